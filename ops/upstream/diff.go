@@ -1,0 +1,122 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// capture writes the queue's patches and added files from an edited tree. An
+// insertion that a patch already has stays in it; a new one goes to the patch named into.
+func (q *Queue) capture(repo, tree string, modules map[string]string, into string) error {
+	if !slices.Contains(q.Patches, into) {
+		return fmt.Errorf("%s has no patch %q: choose one of %s", q.Dir, into, strings.Join(q.Patches, ", "))
+	}
+	owner := map[string]string{} // file and inserted text -> patch
+	for _, name := range q.Patches {
+		files, err := loadPatch(filepath.Join(repo, q.Dir, name))
+		if err != nil {
+			return err
+		}
+		for _, f := range files {
+			for _, h := range f.Hunks {
+				owner[f.Path+"\n"+strings.Join(h.Lines, "")] = name
+			}
+		}
+	}
+	src := modules[q.Module]
+	out := map[string][]FilePatch{}
+	err := filepath.WalkDir(tree, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		rel, err := filepath.Rel(tree, p)
+		if err != nil {
+			return err
+		}
+		rel = filepath.ToSlash(rel)
+		have, err := os.ReadFile(p)
+		if err != nil {
+			return err
+		}
+		old := filepath.Join(src, filepath.FromSlash(rel))
+		was, err := os.ReadFile(old)
+		if errors.Is(err, os.ErrNotExist) {
+			if rel == superchainZip {
+				return nil
+			}
+			return writeIfChanged(filepath.Join(repo, q.Dir, filepath.FromSlash(rel)), have)
+		}
+		if err != nil {
+			return err
+		}
+		if bytes.Equal(was, have) || rel == superchainZip+".sha256" {
+			return nil
+		}
+		hunks, err := insertions(old, p, was)
+		if err != nil {
+			return fmt.Errorf("%s: %w", rel, err)
+		}
+		for _, h := range hunks {
+			name := owner[rel+"\n"+strings.Join(h.Lines, "")]
+			if name == "" {
+				name = into
+			}
+			if fs := out[name]; len(fs) == 0 || fs[len(fs)-1].Path != rel {
+				out[name] = append(fs, FilePatch{Path: rel})
+			}
+			f := &out[name][len(out[name])-1]
+			f.Hunks = append(f.Hunks, h)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, name := range q.Patches {
+		if err := writeIfChanged(filepath.Join(repo, q.Dir, name), formatPatch(out[name])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// insertions compares an upstream file with its edited copy.
+func insertions(old, edited string, was []byte) ([]Hunk, error) {
+	cmd := exec.Command("git", "diff", "--no-index", "--no-color", "--no-ext-diff", "-U0", old, edited)
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	if err != nil && !(errors.As(err, &exit) && exit.ExitCode() == 1) {
+		return nil, fmt.Errorf("git diff: %w", err)
+	}
+	lines := splitLines(was)
+	var hunks []Hunk
+	inHunk := false
+	for line := range strings.Lines(string(out)) {
+		switch {
+		case strings.HasPrefix(line, "@@"):
+			inHunk = true
+			head := strings.SplitN(line, "@@", 3)
+			m := hunkHeader.FindStringSubmatch("@@" + head[1] + "@@")
+			if m == nil {
+				return nil, fmt.Errorf("upstream lines were changed or deleted (%s): the queue only inserts lines", strings.TrimSpace(head[1]))
+			}
+			at, err := strconv.Atoi(m[1])
+			if err != nil {
+				return nil, err
+			}
+			hunks = append(hunks, Hunk{At: at, Anchor: anchorOf(lines, at)})
+		case inHunk && strings.HasPrefix(line, "+"):
+			h := &hunks[len(hunks)-1]
+			h.Lines = append(h.Lines, line[1:])
+		}
+	}
+	return hunks, nil
+}

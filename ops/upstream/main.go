@@ -1,0 +1,99 @@
+// Command upstream makes the patched copies of the two upstream modules in
+// build/upstream, and writes the patch queues back from edited copies.
+//
+//	upstream [-repo DIR] apply
+//	upstream [-repo DIR] verifier DIR
+//	upstream [-repo DIR] capture NAME PATCH
+//
+// It runs outside the workspace (GOWORK=off): the workspace needs its result.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+const usage = `usage: upstream [-repo DIR] COMMAND
+
+  apply               make build/upstream/{op-geth,optimism} from the pinned modules and the queues
+  verifier DIR        make an op-geth in DIR with only the Karst part of its queue
+  capture NAME PATCH  write NAME's queue from the edited build/upstream/NAME; new insertions go to PATCH
+`
+
+func main() {
+	repo := flag.String("repo", ".", "root of the repository")
+	flag.Usage = func() { fmt.Fprint(os.Stderr, usage) }
+	flag.Parse()
+	if err := run(*repo, flag.Args()); err != nil {
+		fmt.Fprintln(os.Stderr, "upstream:", err)
+		os.Exit(1)
+	}
+}
+
+func say(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "upstream: "+format+"\n", args...)
+}
+
+func run(repo string, args []string) error {
+	repo, err := filepath.Abs(repo)
+	if err != nil {
+		return err
+	}
+	if len(args) == 0 {
+		flag.Usage()
+		return errors.New("no command")
+	}
+	build := filepath.Join(repo, "build", "upstream")
+	switch {
+	case args[0] == "apply" && len(args) == 1:
+		dirs, sums, err := locate(repo, say)
+		if err != nil {
+			return err
+		}
+		for _, q := range queues {
+			start := time.Now()
+			changed, err := q.apply(repo, filepath.Join(build, q.Name), dirs, sums, everything)
+			if err != nil {
+				return err
+			}
+			if changed {
+				say("build/upstream/%s made in %.1fs", q.Name, time.Since(start).Seconds())
+			} else {
+				say("build/upstream/%s is up to date", q.Name)
+			}
+		}
+		return nil
+	case args[0] == "verifier" && len(args) == 2:
+		dirs, sums, err := locate(repo, say)
+		if err != nil {
+			return err
+		}
+		_, err = queueByName("op-geth").apply(repo, args[1], dirs, sums, karstOnly)
+		return err
+	case args[0] == "capture" && len(args) == 3:
+		q := queueByName(args[1])
+		if q == nil {
+			return fmt.Errorf("no queue %q: there are op-geth and optimism", args[1])
+		}
+		dirs, _, err := locate(repo, say)
+		if err != nil {
+			return err
+		}
+		return q.capture(repo, filepath.Join(build, q.Name), dirs, args[2])
+	}
+	flag.Usage()
+	return fmt.Errorf("unknown command %q", args)
+}
+
+func queueByName(name string) *Queue {
+	for i := range queues {
+		if queues[i].Name == name {
+			return &queues[i]
+		}
+	}
+	return nil
+}
