@@ -1,0 +1,29 @@
+// Copyright 2026 The op-shared-sequencer Authors
+// This file is an addition to the go-ethereum library.
+//
+// It is free software: you can redistribute it and/or modify it under the terms
+// of the GNU Lesser General Public License as published by the Free Software
+// Foundation, either version 3 of the License, or (at your option) any later
+// version.
+//
+// It is distributed in the hope that it will be useful, but WITHOUT ANY WARRANTY;
+// without even the implied warranty of MERCHANTABILITY or FITNESS FOR A
+// PARTICULAR PURPOSE. See the GNU Lesser General Public License for more details.
+//
+// You should have received a copy of the GNU Lesser General Public License along
+// with the go-ethereum library. If not, see <http://www.gnu.org/licenses/>.
+
+package txpool
+
+import "github.com/ethereum/go-ethereum/common"
+
+// AtHead tells whether every subpool has taken up the block as its head. Once it
+// has said so, Pending waits for a reset to that block which is still running.
+func (p *TxPool) AtHead(block common.Hash) bool {
+	for _, subpool := range p.subpools {
+		if s, ok := subpool.(interface{ Head() common.Hash }); ok && s.Head() != block {
+			return false
+		}
+	}
+	return true
+}
