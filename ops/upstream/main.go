@@ -1,7 +1,7 @@
 // Command upstream makes the patched copies of the two upstream modules in
 // build/upstream, and writes the patch queues back from edited copies.
 //
-//	upstream [-repo DIR] apply
+//	upstream [-repo DIR] apply [NAME]
 //	upstream [-repo DIR] verifier DIR
 //	upstream [-repo DIR] capture NAME PATCH
 //
@@ -19,7 +19,7 @@ import (
 
 const usage = `usage: upstream [-repo DIR] COMMAND
 
-  apply               make build/upstream/{op-geth,optimism} from the pinned modules and the queues
+  apply [NAME]        make build/upstream/{op-geth,optimism}, or one of them, from the pinned modules and the queues
   verifier DIR        make an op-geth in DIR with only the Karst part of its queue
   capture NAME PATCH  write NAME's queue from the edited build/upstream/NAME; new insertions go to PATCH
 `
@@ -49,12 +49,20 @@ func run(repo string, args []string) error {
 	}
 	build := filepath.Join(repo, "build", "upstream")
 	switch {
-	case args[0] == "apply" && len(args) == 1:
+	case args[0] == "apply" && len(args) <= 2:
+		chosen := queues
+		if len(args) == 2 {
+			q := queueByName(args[1])
+			if q == nil {
+				return unknownQueue(args[1])
+			}
+			chosen = []Queue{*q}
+		}
 		dirs, sums, err := locate(repo, say)
 		if err != nil {
 			return err
 		}
-		for _, q := range queues {
+		for _, q := range chosen {
 			start := time.Now()
 			changed, err := q.apply(repo, filepath.Join(build, q.Name), dirs, sums, everything)
 			if err != nil {
@@ -77,7 +85,7 @@ func run(repo string, args []string) error {
 	case args[0] == "capture" && len(args) == 3:
 		q := queueByName(args[1])
 		if q == nil {
-			return fmt.Errorf("no queue %q: there are op-geth and optimism", args[1])
+			return unknownQueue(args[1])
 		}
 		dirs, _, err := locate(repo, say)
 		if err != nil {
@@ -96,4 +104,8 @@ func queueByName(name string) *Queue {
 		}
 	}
 	return nil
+}
+
+func unknownQueue(name string) error {
+	return fmt.Errorf("no queue %q: there are op-geth and optimism", name)
 }

@@ -203,7 +203,13 @@ func (t *Tree) write(dst string) error {
 		if _, ok := t.copied[rel]; ok || t.rendered[rel] != nil {
 			return nil
 		}
-		return os.Remove(p)
+		if err := os.Remove(p); err != nil {
+			return err
+		}
+		// Its directory too, once empty: the go command would list it.
+		for dir := filepath.Dir(p); dir != dst && os.Remove(dir) == nil; dir = filepath.Dir(dir) {
+		}
+		return nil
 	})
 }
 

@@ -19,8 +19,9 @@ const (
 	superchainName = "superchain-configs.zip"
 )
 
-// superchainLevel is the one key of op-geth's archive that optimism's strict decoder does not know.
-var superchainLevel = regexp.MustCompile(`(?m)^superchain_level\s*=.*\n`)
+// unknownKeys are the keys of op-geth's archive that optimism's strict decoders do
+// not know: one of chains, one of superchains.
+var unknownKeys = regexp.MustCompile(`(?m)^(superchain_level|protocol_versions_addr)\s*=.*\n`)
 
 // superchainConfigs makes optimism's archive and its checksum file from op-geth's archive.
 func superchainConfigs(modules map[string]string) (map[string][]byte, error) {
@@ -41,7 +42,7 @@ func superchainConfigs(modules map[string]string) (map[string][]byte, error) {
 			return nil, fmt.Errorf("%s: %w", f.Name, err)
 		}
 		if strings.HasSuffix(f.Name, ".toml") {
-			content = superchainLevel.ReplaceAll(content, nil)
+			content = unknownKeys.ReplaceAll(content, nil)
 		}
 		// No times, so that the archive is the same everywhere.
 		dst, err := w.CreateHeader(&zip.FileHeader{Name: f.Name, Method: zip.Deflate})

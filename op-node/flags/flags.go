@@ -1,0 +1,199 @@
+// Package flags names the command-line flags of op-node: upstream's op-supernode
+// flags, its per-chain vn.* flags, and the shared sequencer's own.
+package flags
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	opservice "github.com/ethereum-optimism/optimism/op-service"
+	snflags "github.com/ethereum-optimism/optimism/op-supernode/flags"
+)
+
+// EnvVarPrefix starts the environment variables of the shared sequencer's flags.
+// Upstream's flags keep upstream's prefix, OP_SUPERNODE.
+const EnvVarPrefix = "OP_NODE"
+
+// Category groups the shared sequencer's flags in the help text.
+const Category = "SHARED SEQUENCER"
+
+func env(name string) []string {
+	return opservice.PrefixEnvVar(EnvVarPrefix, "SHARED_SEQUENCER_"+name)
+}
+
+var (
+	Enabled = &cli.BoolFlag{
+		Name:     "shared-sequencer.enabled",
+		Usage:    "Sequence the chains of the interop set together. Without it op-node is upstream's op-supernode.",
+		EnvVars:  env("ENABLED"),
+		Category: Category,
+	}
+	Chains = &cli.Uint64SliceFlag{
+		Name:     "shared-sequencer.chains",
+		Usage:    "IDs of the chains that are sequenced together (repeatable or comma-separated). Default: all of --chains. A chain outside the set runs as its vn.<chainID>.* flags say.",
+		EnvVars:  env("CHAINS"),
+		Category: Category,
+	}
+	DataDir = &cli.PathFlag{
+		Name:        "shared-sequencer.data-dir",
+		Usage:       "Directory of the shared sequencer's ledger and message history.",
+		EnvVars:     env("DATA_DIR"),
+		DefaultText: "shared-sequencer in --data-dir",
+		Category:    Category,
+	}
+	RPCAddr = &cli.StringFlag{
+		Name:     "shared-sequencer.rpc.addr",
+		Usage:    "Listening address of the sharedseq RPC, which also serves the engines' interop ingress check.",
+		EnvVars:  env("RPC_ADDR"),
+		Value:    "127.0.0.1",
+		Category: Category,
+	}
+	RPCPort = &cli.IntFlag{
+		Name:     "shared-sequencer.rpc.port",
+		Usage:    "Listening port of the sharedseq RPC. 0 takes any free port.",
+		EnvVars:  env("RPC_PORT"),
+		Value:    8570,
+		Category: Category,
+	}
+	Engines = &cli.StringSliceFlag{
+		Name:        "shared-sequencer.engines",
+		Usage:       "Address of a chain's patched op-geth for sessions, as <chainID>=<URL> of its authenticated RPC (repeatable or comma-separated).",
+		EnvVars:     env("ENGINES"),
+		DefaultText: "each chain's vn.<chainID>.l2",
+		Category:    Category,
+	}
+	EngineJWTs = &cli.StringSliceFlag{
+		Name:        "shared-sequencer.engines.jwt-secret",
+		Usage:       "File with the JWT secret for a chain's engine, as <chainID>=<path> (repeatable or comma-separated).",
+		EnvVars:     env("ENGINES_JWT_SECRET"),
+		DefaultText: "each chain's vn.<chainID>.l2.jwt-secret",
+		Category:    Category,
+	}
+	RelayerKey = &cli.StringFlag{
+		Name:     "shared-sequencer.relayer-key",
+		Usage:    "Private key (32 bytes in hex) of the account that signs the relay steps of bundles. Prefer a file. Without a key, bundles with relay steps are refused.",
+		EnvVars:  env("RELAYER_KEY"),
+		Category: Category,
+	}
+	RelayerKeyFile = &cli.PathFlag{
+		Name:      "shared-sequencer.relayer-key-file",
+		Usage:     "File with the relayer's private key in hex.",
+		EnvVars:   env("RELAYER_KEY_FILE"),
+		TakesFile: true,
+		Category:  Category,
+	}
+	ChainGrace = &cli.DurationFlag{
+		Name:     "shared-sequencer.chain-grace",
+		Usage:    "How long the set waits for a chain that is not ready before it goes on without it.",
+		EnvVars:  env("CHAIN_GRACE"),
+		Value:    30 * time.Second,
+		Category: Category,
+	}
+	FillLead = &cli.DurationFlag{
+		Name:     "shared-sequencer.fill-lead",
+		Usage:    "How long before a slot's timestamp its blocks are filled from the transaction pools.",
+		EnvVars:  env("FILL_LEAD"),
+		Value:    300 * time.Millisecond,
+		Category: Category,
+	}
+	SealLead = &cli.DurationFlag{
+		Name:     "shared-sequencer.seal-lead",
+		Usage:    "How long before a slot's timestamp its blocks are sealed.",
+		EnvVars:  env("SEAL_LEAD"),
+		Value:    100 * time.Millisecond,
+		Category: Category,
+	}
+	BundleMaxItems = &cli.IntFlag{
+		Name:     "shared-sequencer.bundles.max-items",
+		Usage:    "Most transactions and relay steps in one bundle.",
+		EnvVars:  env("BUNDLES_MAX_ITEMS"),
+		Value:    32,
+		Category: Category,
+	}
+	BundleMaxBytes = &cli.IntFlag{
+		Name:     "shared-sequencer.bundles.max-bytes",
+		Usage:    "Most bytes of raw transactions in one bundle.",
+		EnvVars:  env("BUNDLES_MAX_BYTES"),
+		Value:    256 << 10,
+		Category: Category,
+	}
+	BundleMaxPending = &cli.IntFlag{
+		Name:     "shared-sequencer.bundles.max-pending",
+		Usage:    "Most bundles waiting for a slot.",
+		EnvVars:  env("BUNDLES_MAX_PENDING"),
+		Value:    4096,
+		Category: Category,
+	}
+	BundleMaxPerSender = &cli.IntFlag{
+		Name:     "shared-sequencer.bundles.max-per-sender",
+		Usage:    "Most waiting bundles whose transactions one account has signed.",
+		EnvVars:  env("BUNDLES_MAX_PER_SENDER"),
+		Value:    16,
+		Category: Category,
+	}
+)
+
+// SharedSequencer are the flags of the shared sequencer.
+var SharedSequencer = []cli.Flag{
+	Enabled, Chains, DataDir, RPCAddr, RPCPort, Engines, EngineJWTs, RelayerKey, RelayerKeyFile,
+	ChainGrace, FillLead, SealLead,
+	BundleMaxItems, BundleMaxBytes, BundleMaxPending, BundleMaxPerSender,
+}
+
+// ChainIDs finds the chains in the arguments, before the flags that depend on them
+// can be made; if the arguments name none, in the environment.
+func ChainIDs(args []string, getenv func(string) string) ([]uint64, error) {
+	ids, err := snflags.ParseChains(args)
+	if err == nil && len(ids) == 0 {
+		ids, err = snflags.ParseChains([]string{"--" + snflags.ChainsFlag.Name + "=" + getenv(snflags.ChainsFlag.EnvVars[0])})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("--%s: %w: expected chain IDs in decimal, separated by commas", snflags.ChainsFlag.Name, err)
+	}
+	for i, id := range ids {
+		if slices.Contains(ids[:i], id) {
+			return nil, fmt.Errorf("--%s: chain %d is named twice", snflags.ChainsFlag.Name, id)
+		}
+	}
+	return ids, nil
+}
+
+// All are op-node's flags for the given chains: upstream's, then the shared sequencer's.
+func All(chains []uint64) []cli.Flag {
+	all := append(snflags.FullDynamicFlags(chains), SharedSequencer...)
+	for i, f := range all {
+		// A copy: parsing keeps in a flag whether it was set, and these are globals.
+		c := reflect.New(reflect.TypeOf(f).Elem())
+		c.Elem().Set(reflect.ValueOf(f).Elem())
+		// The CLI library answers a missing required flag with the whole help text,
+		// a thousand lines here. snflags.CheckRequired says it in one.
+		if r := c.Elem().FieldByName("Required"); r.IsValid() {
+			r.SetBool(false)
+		}
+		all[i] = c.Interface().(cli.Flag)
+	}
+	return all
+}
+
+// UnknownEnv names the variables of an environment that look like the shared
+// sequencer's and are not. Their values may be secret.
+func UnknownEnv(environ []string) []string {
+	known := map[string]bool{}
+	for _, f := range SharedSequencer {
+		for _, name := range f.(interface{ GetEnvVars() []string }).GetEnvVars() {
+			known[name] = true
+		}
+	}
+	var out []string
+	for _, e := range environ {
+		if name, _, _ := strings.Cut(e, "="); strings.HasPrefix(name, env("")[0]) && !known[name] {
+			out = append(out, name)
+		}
+	}
+	return out
+}
