@@ -72,6 +72,17 @@ type History interface {
 	Append(ctx context.Context, chain sequence.ChainID, block eth.BlockRef, receipts types.Receipts) error
 }
 
+// Source is where a chain's canonical blocks come from: its engine.
+// A History is filled from it.
+type Source interface {
+	// Head is the head of the chain.
+	Head(ctx context.Context) (eth.BlockRef, error)
+	// Block is the canonical block at a height.
+	Block(ctx context.Context, number uint64) (eth.BlockRef, error)
+	// Receipts are the receipts of a block by its hash, in order.
+	Receipts(ctx context.Context, hash common.Hash) (types.Receipts, error)
+}
+
 // Config is what an Executor is made of.
 type Config struct {
 	DependencySet depset.DependencySet

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/core/types"
 
 	"github.com/ethereum-optimism/optimism/op-core/interop/messages"
@@ -14,16 +13,6 @@ import (
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/executor"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
-
-// Source is where a chain's canonical blocks come from: its engine.
-type Source interface {
-	// Head is the head of the chain.
-	Head(ctx context.Context) (eth.BlockRef, error)
-	// Block is the canonical block at a height.
-	Block(ctx context.Context, number uint64) (eth.BlockRef, error)
-	// Receipts are the receipts of a block by its hash, in order.
-	Receipts(ctx context.Context, hash common.Hash) (types.Receipts, error)
-}
 
 const (
 	progressEvery = 10_000 // blocks
@@ -37,7 +26,7 @@ const (
 // It returns when the history is complete and ends in the source's head. Appends may run
 // meanwhile; they fail with ErrNotLinked until Sync has come near. After an error it may
 // be called again, and goes on where it was.
-func (h *History) Sync(ctx context.Context, id sequence.ChainID, src Source) error {
+func (h *History) Sync(ctx context.Context, id sequence.ChainID, src executor.Source) error {
 	c, err := h.chain(id)
 	if err != nil {
 		return err
@@ -48,7 +37,7 @@ func (h *History) Sync(ctx context.Context, id sequence.ChainID, src Source) err
 	return nil
 }
 
-func (c *chain) sync(ctx context.Context, src Source) error {
+func (c *chain) sync(ctx context.Context, src executor.Source) error {
 	if err := c.checkLinks(ctx); err != nil {
 		return err
 	}
@@ -122,7 +111,7 @@ func (c *chain) checkLinks(ctx context.Context) error {
 }
 
 // reconcile takes back the blocks that are not on the source's chain.
-func (c *chain) reconcile(ctx context.Context, src Source, head eth.BlockRef) error {
+func (c *chain) reconcile(ctx context.Context, src executor.Source, head eth.BlockRef) error {
 	c.writing.Lock()
 	defer c.writing.Unlock()
 	if c.db == nil {
@@ -175,7 +164,7 @@ func (c *chain) reconcile(ctx context.Context, src Source, head eth.BlockRef) er
 }
 
 // fill appends the blocks up to head, and says how many.
-func (c *chain) fill(ctx context.Context, src Source, head eth.BlockRef) (added uint64, err error) {
+func (c *chain) fill(ctx context.Context, src executor.Source, head eth.BlockRef) (added uint64, err error) {
 	c.mu.RLock()
 	from := c.start(head)
 	if c.filled {
