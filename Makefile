@@ -1,0 +1,83 @@
+# Everything that is built goes to bin/ and build/.
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+GO ?= go
+TOOL := GOWORK=off $(GO) run ./ops/upstream
+GETH_TREE := build/upstream/op-geth
+# Our packages: the race detector is on for them.
+CORE := ./op-shared-sequencer/...
+GIT_COMMIT := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
+
+.PHONY: upstream
+upstream: ## make build/upstream: op-geth and optimism with our patch queues
+	@$(TOOL) apply
+
+.PHONY: patches
+patches: ## write the patch queues from edited trees in build/upstream
+	@$(TOOL) capture op-geth sessions.patch
+	@$(TOOL) capture optimism queue.patch
+
+.PHONY: contracts
+contracts: ## compile upstream's contracts and ours to build/contracts
+	@GOWORK=off $(GO) run ./packages/contracts-bedrock/cmd/build -out build/contracts
+
+.PHONY: build
+build: bin/op-node bin/op-geth bin/devnet ## build bin/op-node, bin/op-geth and bin/devnet
+
+.PHONY: bin/op-node bin/op-geth bin/devnet
+bin/op-node: upstream
+	$(GO) build -ldflags "-X main.GitCommit=$(GIT_COMMIT)" -o $@ ./op-node/cmd
+bin/op-geth: upstream
+	cd $(GETH_TREE) && GOWORK=off $(GO) build -o $(CURDIR)/$@ ./cmd/geth
+bin/devnet: upstream
+	$(GO) build -o $@ ./op-e2e/cmd/devnet
+
+.PHONY: devnet
+devnet: contracts bin/devnet ## run L1 and two rollups with the shared sequencer (ARGS="--help" for options)
+	bin/devnet up $(ARGS)
+
+.PHONY: demo
+demo: contracts bin/devnet ## show atomic bundles over two rollups, up to safe blocks on L1
+	bin/devnet demo $(ARGS)
+
+.PHONY: test
+test: test-upstream test-unit test-op-geth test-system ## run all tests
+
+.PHONY: test-upstream
+test-upstream: upstream
+	$(GO) test ./ops/...
+
+.PHONY: test-unit
+test-unit: upstream contracts ## unit tests, ours with the race detector
+	$(GO) test -race $(CORE)
+	$(GO) test ./op-node/... ./packages/... ./op-e2e/genesis/... ./op-e2e/devnet/...
+
+.PHONY: test-op-geth
+test-op-geth: upstream ## our tests of the patched op-geth
+	cd $(GETH_TREE) && GOWORK=off $(GO) test -race -run '^(TestSession|TestSavepoint|TestInsertSealed|TestKarst|TestReaddedLayer|FuzzSavepoint)' ./core ./core/state ./core/vm ./miner ./eth/catalyst ./triedb/pathdb
+
+.PHONY: test-system
+test-system: upstream contracts ## system tests: real L1, engines, contracts and op-supernode verification
+	$(GO) test -timeout 60m ./op-e2e/system/...
+
+.PHONY: bench
+bench: upstream contracts ## benchmarks against stock, as ratios of one run
+	$(GO) test -run '^$$' -bench . -benchtime 5x ./op-e2e/bench/... ./op-shared-sequencer/...
+
+.PHONY: fuzz
+fuzz: upstream ## a short run of each fuzz target (FUZZTIME=10s)
+	@ops/scripts/fuzz.sh $(or $(FUZZTIME),10s)
+
+.PHONY: lint
+lint: upstream ## golangci-lint with .golangci.yaml, and gofmt
+	@ops/scripts/lint.sh
+
+.PHONY: clean
+clean: ## remove bin/ and build/
+	rm -rf bin build
