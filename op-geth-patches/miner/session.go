@@ -202,14 +202,15 @@ func (miner *Miner) OpenSession(ctx context.Context, args *BuildPayloadArgs) (*S
 	results := make([]SessionResult, 0, len(p.txs))
 	for i, tx := range p.txs {
 		receipt, err := s.apply(ctx, tx)
-		if err == nil {
-			err = s.broken
-		}
-		if err != nil {
+		if err != nil && s.broken == nil {
 			env.discard()
 			return nil, nil, &ForcedTxError{Index: i, Hash: tx.Hash(), Err: err}
 		}
 		results = append(results, SessionResult{Tx: tx, Receipt: receipt})
+	}
+	if s.checkState(); s.broken != nil {
+		env.discard()
+		return nil, nil, s.broken
 	}
 	return s, results, nil
 }

@@ -68,7 +68,8 @@ var (
 	opToken = common.HexToAddress("0x70ce") // transfer(to, amount), see opTokenCode
 	opEcho  = common.HexToAddress("0xec40") // returns its input
 	opFail  = common.HexToAddress("0xfa11") // reverts with its input
-	opBurn  = common.HexToAddress("0xb0b0") // uses up all gas
+	opBurn  = common.HexToAddress("0xb0b0") // uses up all gas at once
+	opLoop  = common.HexToAddress("0x100b") // uses up all gas by and by
 )
 
 type opAccount struct {
@@ -135,6 +136,7 @@ func opAlloc() types.GenesisAlloc {
 	contract(opEcho, append(bytes.Clone(copyInput), 0xf3), nil)
 	contract(opFail, append(bytes.Clone(copyInput), 0xfd), nil)
 	contract(opBurn, []byte{0xfe}, nil)
+	contract(opLoop, []byte{0x5b, 0x5f, 0x56}, nil)
 	contract(params.BeaconRootsAddress, params.BeaconRootsCode, nil)
 	contract(params.HistoryStorageAddress, params.HistoryStorageCode, nil)
 	contract(params.OptimismL2ToL1MessagePasser, []byte{0}, map[common.Hash]common.Hash{{1}: {2}})
@@ -209,7 +211,6 @@ func startOpNode(t testing.TB, o opNodeOptions) *opNode {
 		require.NoError(t, err)
 	}
 	n.api = newConsensusAPIWithoutHeartbeat(n.eth)
-	stack.RegisterAPIs(n.eth.APIs()[:0]) // the engine API is called directly
 	if o.register != nil {
 		o.register(stack, n.eth)
 	}
@@ -280,7 +281,11 @@ func (n *opNode) build(attrs *engine.PayloadAttributes) *engine.ExecutionPayload
 	if !attrs.NoTxPool {
 		n.api.localBlocks.waitFull(*resp.PayloadID) // getPayload would end the filling
 	}
-	env, err := n.api.GetPayloadV5(*resp.PayloadID)
+	get := n.api.GetPayloadV4
+	if n.config.IsKarst(attrs.Timestamp) {
+		get = n.api.GetPayloadV5
+	}
+	env, err := get(*resp.PayloadID)
 	require.NoError(n.t, err)
 	return env
 }
