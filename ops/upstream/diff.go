@@ -31,9 +31,24 @@ func (q *Queue) capture(repo, tree string, modules map[string]string, into strin
 			}
 		}
 	}
-	src := modules[q.Module]
-	out := map[string][]FilePatch{}
-	err := filepath.WalkDir(tree, func(p string, d fs.DirEntry, err error) error {
+	// Everything is worked out before anything is written: a refused edit leaves the queue as it was.
+	pristine, err := q.upstreamFiles(modules)
+	if err != nil {
+		return err
+	}
+	generated := map[string][]byte{}
+	if q.Generate != nil {
+		if generated, err = q.Generate(modules); err != nil {
+			return err
+		}
+	}
+	ours, err := q.added(repo)
+	if err != nil {
+		return err
+	}
+	patched := map[string][]FilePatch{}
+	added := map[string][]byte{}
+	err = filepath.WalkDir(tree, func(p string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
@@ -42,23 +57,22 @@ func (q *Queue) capture(repo, tree string, modules map[string]string, into strin
 			return err
 		}
 		rel = filepath.ToSlash(rel)
+		old, upstreams := pristine[rel]
+		delete(pristine, rel)
+		if generated[rel] != nil {
+			return nil
+		}
 		have, err := os.ReadFile(p)
 		if err != nil {
 			return err
 		}
-		old := filepath.Join(src, filepath.FromSlash(rel))
-		was, err := os.ReadFile(old)
-		if errors.Is(err, os.ErrNotExist) {
-			if rel == superchainZip {
-				return nil
-			}
-			return writeIfChanged(filepath.Join(repo, q.Dir, filepath.FromSlash(rel)), have)
-		}
-		if err != nil {
-			return err
-		}
-		if bytes.Equal(was, have) || rel == superchainZip+".sha256" {
+		if !upstreams {
+			added[rel] = have
 			return nil
+		}
+		was, err := os.ReadFile(old)
+		if err != nil || bytes.Equal(was, have) {
+			return err
 		}
 		hunks, err := insertions(old, p, was)
 		if err != nil {
@@ -69,10 +83,10 @@ func (q *Queue) capture(repo, tree string, modules map[string]string, into strin
 			if name == "" {
 				name = into
 			}
-			if fs := out[name]; len(fs) == 0 || fs[len(fs)-1].Path != rel {
-				out[name] = append(fs, FilePatch{Path: rel})
+			if fs := patched[name]; len(fs) == 0 || fs[len(fs)-1].Path != rel {
+				patched[name] = append(fs, FilePatch{Path: rel})
 			}
-			f := &out[name][len(out[name])-1]
+			f := &patched[name][len(patched[name])-1]
 			f.Hunks = append(f.Hunks, h)
 		}
 		return nil
@@ -80,9 +94,27 @@ func (q *Queue) capture(repo, tree string, modules map[string]string, into strin
 	if err != nil {
 		return err
 	}
+	for _, rel := range sortedKeys(pristine) {
+		if generated[rel] == nil {
+			return fmt.Errorf("%s: deleted: the queue only inserts lines", rel)
+		}
+	}
+
 	for _, name := range q.Patches {
-		if err := writeIfChanged(filepath.Join(repo, q.Dir, name), formatPatch(out[name])); err != nil {
+		if err := writeIfChanged(filepath.Join(repo, q.Dir, name), formatPatch(patched[name])); err != nil {
 			return err
+		}
+	}
+	for _, rel := range sortedKeys(added) {
+		if err := writeIfChanged(filepath.Join(repo, q.Dir, filepath.FromSlash(rel)), added[rel]); err != nil {
+			return err
+		}
+	}
+	for rel, p := range ours {
+		if _, ok := added[rel]; !ok {
+			if err := os.Remove(p); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

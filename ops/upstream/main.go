@@ -24,11 +24,16 @@ const usage = `usage: upstream [-repo DIR] COMMAND
   capture NAME PATCH  write NAME's queue from the edited build/upstream/NAME; new insertions go to PATCH
 `
 
+var errUsage = errors.New("wrong usage")
+
 func main() {
 	repo := flag.String("repo", ".", "root of the repository")
 	flag.Usage = func() { fmt.Fprint(os.Stderr, usage) }
 	flag.Parse()
 	if err := run(*repo, flag.Args()); err != nil {
+		if errors.Is(err, errUsage) {
+			flag.Usage()
+		}
 		fmt.Fprintln(os.Stderr, "upstream:", err)
 		os.Exit(1)
 	}
@@ -44,8 +49,7 @@ func run(repo string, args []string) error {
 		return err
 	}
 	if len(args) == 0 {
-		flag.Usage()
-		return errors.New("no command")
+		return fmt.Errorf("%w: no command", errUsage)
 	}
 	build := filepath.Join(repo, "build", "upstream")
 	switch {
@@ -93,8 +97,7 @@ func run(repo string, args []string) error {
 		}
 		return q.capture(repo, filepath.Join(build, q.Name), dirs, args[2])
 	}
-	flag.Usage()
-	return fmt.Errorf("unknown command %q", args)
+	return fmt.Errorf("%w: unknown command %q", errUsage, args)
 }
 
 func queueByName(name string) *Queue {

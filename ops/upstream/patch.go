@@ -96,6 +96,9 @@ func insertAll(content []byte, patches []namedPatch) ([]byte, error) {
 			if err != nil {
 				return nil, &MisfitError{Patch: p.name, File: p.file.Path, Hunk: i + 1, Reason: err.Error()}
 			}
+			if at > 0 && !strings.HasSuffix(lines[at-1], "\n") {
+				return nil, &MisfitError{Patch: p.name, File: p.file.Path, Hunk: i + 1, Reason: "upstream's last line has no newline, and would become part of the inserted one"}
+			}
 			ins = append(ins, insertion{at, h.Lines})
 		}
 	}

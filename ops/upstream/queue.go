@@ -92,11 +92,11 @@ func karstOnly(patch, addedFile string) bool {
 	return strings.HasSuffix(base, "_karst.go") || strings.HasSuffix(base, "_karst_test.go")
 }
 
-// plan works out the whole tree before anything is written, so that a hunk that
-// does not fit leaves no half-patched tree.
-func (q *Queue) plan(repo string, modules map[string]string, part only) (*Tree, error) {
+// upstreamFiles lists the module's files that belong into the copy, by
+// slash-separated path.
+func (q *Queue) upstreamFiles(modules map[string]string) (map[string]string, error) {
 	src := modules[q.Module]
-	t := &Tree{copied: map[string]string{}, rendered: map[string][]byte{}}
+	out := map[string]string{}
 	err := filepath.WalkDir(src, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -112,12 +112,23 @@ func (q *Queue) plan(repo string, modules map[string]string, part only) (*Tree, 
 			}
 			return nil
 		}
-		t.copied[rel] = p
+		out[rel] = p
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("reading module %s: %w", q.Module, err)
 	}
+	return out, nil
+}
+
+// plan works out the whole tree before anything is written, so that a hunk that
+// does not fit leaves no half-patched tree.
+func (q *Queue) plan(repo string, modules map[string]string, part only) (*Tree, error) {
+	copied, err := q.upstreamFiles(modules)
+	if err != nil {
+		return nil, err
+	}
+	t := &Tree{copied: copied, rendered: map[string][]byte{}}
 
 	byFile := map[string][]namedPatch{}
 	for _, name := range q.Patches {
@@ -232,7 +243,7 @@ func (q *Queue) stamp(repo string, sums map[string]string) (string, error) {
 	}
 	for _, dir := range []string{q.Dir, "ops/upstream"} {
 		err := filepath.WalkDir(filepath.Join(repo, filepath.FromSlash(dir)), func(p string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() {
+			if err != nil || d.IsDir() || dir != q.Dir && strings.HasSuffix(p, "_test.go") {
 				return err
 			}
 			content, err := os.ReadFile(p)
