@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 )
 
 const (
@@ -207,13 +206,7 @@ func (b *builder) forgeBuild(ctx context.Context, what, project, npm string, pat
 	cmd.Dir = project
 	cmd.Env = []string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "TMPDIR=" + os.TempDir()}
 	b.log.step("%s", what)
-	if err := b.command(ctx, what, filepath.Join(b.work, filepath.Base(project)+".log"), cmd); err != nil {
-		return err
-	}
-	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok && runtime.GOOS == "linux" {
-		b.log.step("%s: done, peak of one process %d MB", what, usage.Maxrss>>10)
-	}
-	return nil
+	return b.command(ctx, what, filepath.Join(b.work, filepath.Base(project)+".log"), cmd)
 }
 
 // packagedForge returns the forge binary of the npm package for this platform.

@@ -247,6 +247,9 @@ func (b *builder) command(ctx context.Context, what, logPath string, cmd *exec.C
 	}
 	defer out.Close()
 	cmd.Stdout, cmd.Stderr = out, out
+	// forge starts compilers: an interrupt must end them too.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
