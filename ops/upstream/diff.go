@@ -15,7 +15,7 @@ import (
 
 // capture writes the queue's patches and added files from an edited tree. An
 // insertion that a patch already has stays in it; a new one goes to the patch named into.
-func (q *Queue) capture(repo, tree string, modules map[string]string, into string) error {
+func (q *Queue) capture(repo, tree string, modules, sums map[string]string, into string) error {
 	if !slices.Contains(q.Patches, into) {
 		return fmt.Errorf("%s has no patch %q: choose one of %s", q.Dir, into, strings.Join(q.Patches, ", "))
 	}
@@ -30,6 +30,16 @@ func (q *Queue) capture(repo, tree string, modules map[string]string, into strin
 				owner[f.Path+"\n"+strings.Join(h.Lines, "")] = name
 			}
 		}
+	}
+	// A file of the queue that the tree lacks was deleted there, if the tree was made
+	// from this queue; else it may just be newer than the tree.
+	stamp, err := q.stamp(repo, sums)
+	if err != nil {
+		return err
+	}
+	madeFrom, err := os.ReadFile(tree + ".stamp")
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
 	}
 	// Everything is worked out before anything is written: a refused edit leaves the queue as it was.
 	pristine, err := q.upstreamFiles(modules)
@@ -100,6 +110,12 @@ func (q *Queue) capture(repo, tree string, modules map[string]string, into strin
 		}
 	}
 
+	for rel := range ours {
+		if _, ok := added[rel]; !ok && string(madeFrom) != stamp {
+			return fmt.Errorf("%s/%s is not in %s, which was not made from this queue: delete it, or run `make upstream` and edit again", q.Dir, rel, tree)
+		}
+	}
+
 	for _, name := range q.Patches {
 		if err := writeIfChanged(filepath.Join(repo, q.Dir, name), formatPatch(patched[name])); err != nil {
 			return err
@@ -117,7 +133,11 @@ func (q *Queue) capture(repo, tree string, modules map[string]string, into strin
 			}
 		}
 	}
-	return nil
+	// The tree is what the queue now makes.
+	if stamp, err = q.stamp(repo, sums); err != nil {
+		return err
+	}
+	return os.WriteFile(tree+".stamp", []byte(stamp), 0o644)
 }
 
 // insertions compares an upstream file with its edited copy.

@@ -91,11 +91,11 @@ func run(repo string, args []string) error {
 		if q == nil {
 			return unknownQueue(args[1])
 		}
-		dirs, _, err := locate(repo, say)
+		dirs, sums, err := locate(repo, say)
 		if err != nil {
 			return err
 		}
-		return q.capture(repo, filepath.Join(build, q.Name), dirs, args[2])
+		return q.capture(repo, filepath.Join(build, q.Name), dirs, sums, args[2])
 	}
 	return fmt.Errorf("%w: unknown command %q", errUsage, args)
 }

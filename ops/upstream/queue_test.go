@@ -184,14 +184,14 @@ func TestCapture(t *testing.T) {
 	queue := files(t, filepath.Join(s.repo, "patches"))
 
 	t.Run("nothing edited", func(t *testing.T) {
-		require.NoError(t, s.capture(s.repo, s.dst, s.modules, "one.patch"))
+		require.NoError(t, s.capture(s.repo, s.dst, s.modules, s.sums, "one.patch"))
 		require.Equal(t, queue, files(t, filepath.Join(s.repo, "patches")))
 	})
 	t.Run("edited", func(t *testing.T) {
 		edited := strings.Replace(get(t, s.dst, "sub/b.go"), "line 5\n", "line 5\nnew\n", 1)
 		put(t, s.dst, "sub/b.go", edited)
 		put(t, s.dst, "sub/new.go", "package sub // new\n")
-		require.NoError(t, s.capture(s.repo, s.dst, s.modules, "one.patch"))
+		require.NoError(t, s.capture(s.repo, s.dst, s.modules, s.sums, "one.patch"))
 		require.Equal(t, queue["two.patch"], get(t, s.repo, "patches/two.patch"), "what a patch has stays in it")
 		one, err := loadPatch(filepath.Join(s.repo, "patches/one.patch"))
 		require.NoError(t, err)
@@ -200,9 +200,13 @@ func TestCapture(t *testing.T) {
 			{"sub/b.go", []Hunk{hunkAt(numbered(9), 5, "new\n")}},
 		}, one)
 		want := files(t, s.dst)
-		_, err = s.apply(s.repo, s.dst, s.modules, s.sums, everything)
+		changed, err := s.apply(s.repo, s.dst, s.modules, s.sums, everything)
 		require.NoError(t, err)
-		require.Equal(t, want, files(t, s.dst), "the queue makes the tree it was captured from")
+		require.False(t, changed, "the tree is known to be the queue's")
+		other := filepath.Join(s.repo, "build", "other")
+		_, err = s.apply(s.repo, other, s.modules, s.sums, everything)
+		require.NoError(t, err)
+		require.Equal(t, want, files(t, other), "the queue makes the tree it was captured from")
 	})
 	for name, edit := range map[string]func(string) string{
 		"deleted line": func(a string) string { return strings.Replace(a, "line 7\n", "", 1) },
@@ -213,7 +217,7 @@ func TestCapture(t *testing.T) {
 			was := get(t, s.dst, "a.go")
 			put(t, s.dst, "a.go", edit(was))
 			defer put(t, s.dst, "a.go", was)
-			err := s.capture(s.repo, s.dst, s.modules, "one.patch")
+			err := s.capture(s.repo, s.dst, s.modules, s.sums, "one.patch")
 			require.ErrorContains(t, err, "a.go: upstream lines were changed or deleted (-7")
 			require.Equal(t, before, files(t, filepath.Join(s.repo, "patches")))
 		})
@@ -223,16 +227,21 @@ func TestCapture(t *testing.T) {
 		was := get(t, s.dst, "a.go")
 		require.NoError(t, os.Remove(filepath.Join(s.dst, "a.go")))
 		defer put(t, s.dst, "a.go", was)
-		require.ErrorContains(t, s.capture(s.repo, s.dst, s.modules, "one.patch"), "a.go: deleted")
+		require.ErrorContains(t, s.capture(s.repo, s.dst, s.modules, s.sums, "one.patch"), "a.go: deleted")
 		require.Equal(t, before, files(t, filepath.Join(s.repo, "patches")))
 	})
 	t.Run("removed file of ours", func(t *testing.T) {
 		require.NoError(t, os.Remove(filepath.Join(s.dst, "sub/new.go")))
-		require.NoError(t, s.capture(s.repo, s.dst, s.modules, "one.patch"))
+		require.NoError(t, s.capture(s.repo, s.dst, s.modules, s.sums, "one.patch"))
 		require.NoFileExists(t, filepath.Join(s.repo, "patches/sub/new.go"))
 	})
+	t.Run("file newer than the tree", func(t *testing.T) {
+		put(t, s.repo, "patches/sub/newer.go", "package sub\n")
+		require.ErrorContains(t, s.capture(s.repo, s.dst, s.modules, s.sums, "one.patch"), "patches/sub/newer.go is not in")
+		require.FileExists(t, filepath.Join(s.repo, "patches/sub/newer.go"))
+	})
 	t.Run("unknown patch", func(t *testing.T) {
-		require.EqualError(t, s.capture(s.repo, s.dst, s.modules, "three.patch"), `patches has no patch "three.patch": choose one of one.patch, two.patch`)
+		require.EqualError(t, s.capture(s.repo, s.dst, s.modules, s.sums, "three.patch"), `patches has no patch "three.patch": choose one of one.patch, two.patch`)
 	})
 }
 
