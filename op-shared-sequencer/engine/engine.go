@@ -31,6 +31,12 @@ var (
 	ErrInvalidBlock = errors.New("engine found the block invalid")
 	// ErrNotFound: no such block, receipt or transaction.
 	ErrNotFound = errors.New("not found")
+	// ErrInvalidAttributes: the attributes are not valid for this chain, or one of their
+	// transactions cannot be included.
+	ErrInvalidAttributes = errors.New("invalid payload attributes")
+	// ErrPoolBehind: the transaction pool has not taken up the session's parent in time.
+	// Nothing was filled, the session goes on, and the fill may be tried again.
+	ErrPoolBehind = errors.New("transaction pool is behind the parent")
 )
 
 // Engine is one chain's execution. All methods may be called concurrently.
@@ -38,7 +44,7 @@ type Engine interface {
 	Chain() sequence.ChainID
 
 	// Open starts a block on parent and runs the forced transactions of attrs.
-	// Errors: ErrUnknownParent, ErrParentState, ErrUnavailable.
+	// Errors: ErrUnknownParent, ErrParentState, ErrInvalidAttributes, ErrUnavailable.
 	Open(ctx context.Context, parent eth.BlockID, attrs *eth.PayloadAttributes) (Session, error)
 
 	// Insert stores a block that one of this engine's sessions sealed, without
@@ -46,11 +52,17 @@ type Engine interface {
 	// sealed state is gone (restart), it fails with ErrNotFound: use Import.
 	Insert(ctx context.Context, hash common.Hash) error
 
-	// Import executes and stores a block, without moving the head (newPayload).
-	// Errors: ErrInvalidBlock, ErrUnknownParent, ErrUnavailable.
+	// Import executes and stores a block, without moving the head (newPayload). A
+	// block that is stored already is taken as it is, even if the engine lost its
+	// state in a crash: SetHead runs it again then.
+	// Errors: ErrInvalidBlock, ErrUnknownParent, ErrParentState, ErrUnavailable.
 	Import(ctx context.Context, payload *eth.ExecutionPayloadEnvelope) error
 
-	// SetHead makes a stored block the head of the chain (forkchoiceUpdated without attributes).
+	// SetHead makes a stored block the head of the chain (forkchoiceUpdated without
+	// attributes). Zero hashes leave safe and finalized as they are. A head that is an
+	// ancestor of the present one is accepted and does not move it: op-geth goes back
+	// only when another block is put in its place.
+	// Errors: ErrNotFound (head is not stored), ErrUnavailable.
 	SetHead(ctx context.Context, head, safe, finalized common.Hash) error
 
 	// Head is the engine's canonical head.
@@ -64,6 +76,7 @@ type Engine interface {
 	// Receipts returns the receipts of a stored block, in order. ErrNotFound if there is none.
 	Receipts(ctx context.Context, hash common.Hash) (types.Receipts, error)
 
+	// Close gives the handle back; it does not stop the engine.
 	Close()
 }
 
@@ -80,6 +93,10 @@ func (b BlockInfo) ID() eth.BlockID { return eth.BlockID{Hash: b.Hash, Number: b
 
 // Session is a block under construction. Its methods are serialised by the engine;
 // after Seal or Discard every call fails with ErrSessionClosed.
+//
+// A call that may have changed the block and whose outcome is not known (the context
+// ended, the engine went away) ends the session too: its error matches
+// ErrSessionClosed beside the cause, and the block has to be built again.
 type Session interface {
 	// Forced are the results of the forced transactions, in order.
 	Forced() []TxResult
@@ -87,13 +104,17 @@ type Session interface {
 	Header() Header
 
 	// Execute runs transactions in order and stops at the first that cannot be
-	// included: its Result has Err set and is the last one. A transaction that
+	// included: its result has Err set and is the last one. A transaction that
 	// reverts is included, as in any block, unless atomic is set: then the first
-	// that fails or reverts undoes the whole call. The error is only about the call.
+	// that fails or reverts undoes the whole call, and its result has Err set and is
+	// the last one; the results before it tell what had happened. So the list is in
+	// the block if the last Err is nil. Bytes that are no transaction count as one
+	// that cannot be included. The error is only about the call.
 	Execute(ctx context.Context, txs [][]byte, atomic bool) ([]TxResult, error)
 
 	// Fill adds transactions of the engine's own pool, by price, never an interop
-	// transaction (one that declares executing messages).
+	// transaction (one that declares executing messages). A session whose attributes
+	// say NoTxPool takes nothing. Errors: ErrPoolBehind.
 	Fill(ctx context.Context, opts FillOptions) ([]TxResult, error)
 
 	// Savepoint marks the position; Rollback undoes everything behind the mark and
