@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/big"
+	"sync"
 	"testing"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -91,6 +92,7 @@ func declare(ms ...messages.Message) types.AccessList {
 
 // memory is the simplest history: every block with its logs.
 type memory struct {
+	mu         sync.Mutex
 	blocks     map[chainID][]memoryBlock
 	incomplete map[chainID]bool
 }
@@ -105,10 +107,14 @@ func newMemory() *memory {
 }
 
 func (m *memory) add(chain chainID, block eth.BlockRef, logs ...*types.Log) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.blocks[chain] = append(m.blocks[chain], memoryBlock{block, logs})
 }
 
 func (m *memory) Contains(chain sequence.ChainID, head eth.BlockID, q messages.ContainsQuery) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if m.incomplete[chain] {
 		return executor.ErrHistoryIncomplete
 	}
@@ -124,6 +130,8 @@ func (m *memory) Contains(chain sequence.ChainID, head eth.BlockID, q messages.C
 }
 
 func (m *memory) Head(chain sequence.ChainID) (eth.BlockRef, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	bs := m.blocks[chain]
 	if len(bs) == 0 {
 		return eth.BlockRef{}, false
