@@ -1,0 +1,747 @@
+// Package bundlepool holds the bundles an operator was sent and what became of them.
+//
+// A bundle is in one state at a time:
+//
+//	            Add                    Done(Retry): stays, with the reason
+//	             │                          ┌──┐
+//	             ▼                          ▼  │
+//	┌───────► pending ──────────────────────┴──┘
+//	│          │ │ │
+//	│          │ │ └─ Advance past the expiry ──► expired  final
+//	│          │ └─── Done(Failed) ─────────────► failed   final; Add may send it again
+//	│          └───── Done(Executed) ───────────► executed
+//	│                                              │  │
+//	│  Replaced, expiry not passed                 │  └─ Settled on all its chains ──► safe
+//	├──────────────────────────────────────────────┤                                    │
+//	│                                              │       Replaced, as from executed   │
+//	│                                              ◄────────────────────────────────────┘
+//	│                                              │
+//	│                                              └─ Replaced, expiry passed ──► undone  final
+//	│                                                                                │
+//	└──────────────── Add, expiry not passed ────────────────────────────────────────┘
+//
+// A bundle that was executed, was put back by Replaced, and then fails or expires
+// ends as undone, not as failed or expired: its sender saw it executed once.
+//
+// Done(Executed) is accepted in every state: what is in agreed blocks is a fact,
+// also when the bundle's expiry was passed on in the meantime.
+//
+// Reservation. The transactions of a bundle must not run alone, and a reorg of an
+// engine puts those that were in replaced blocks back into its transaction pool. So
+// Reserved names what a pool fill has to leave out: the transactions of every bundle
+// that is executed and not settled, undone, or pending after having been executed,
+// those of its relay steps included. The transactions of bundles that were never in a
+// block are reserved too, so that a fill does not spoil them, but each transaction only
+// for Config.Hold: bundles are anonymous and cost nothing when they fail, and without
+// that bound anybody could keep a stranger's published transaction, and the later ones
+// of its sender, out of the blocks by naming it in bundles that cannot run.
+//
+// Two pending bundles may have a transaction in common: searchers compete for a place
+// behind the same one. The first that is executed wins; the other then fails with the
+// engine's reason. Limits per sender keep such competition small.
+//
+// The pool reads no clock and does no I/O but Save and Load: the caller says which slot
+// it is with Advance. After an L1 reorg slots are built again, so slots may go back.
+package bundlepool
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+
+	"github.com/ethereum/go-ethereum/common"
+	"github.com/ethereum/go-ethereum/core/types"
+	"github.com/ethereum/go-ethereum/log"
+
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
+)
+
+// Config says which bundles a pool takes. Spans of slots are in seconds, as slots are
+// L2 timestamps. A zero limit takes the value of DefaultConfig, but for MaxTxGas.
+type Config struct {
+	Chains []sequence.ChainID // the interop set
+
+	MaxBundles     int           // bundles pending at a time
+	MaxBytes       int           // of all pending bundles together, encoded
+	MaxPerSender   int           // pending bundles that have a transaction of the same sender
+	MaxItems       int           // items of one bundle
+	MaxBundleBytes int           // one bundle, encoded
+	MaxTxBytes     int           // one transaction
+	MaxTxGas       uint64        // gas limit of one transaction; 0: no limit beside the block's
+	MaxAhead       sequence.Slot // how far after the current slot an expiry may be
+	Hold           sequence.Slot // how long a transaction never executed before is reserved
+
+	Retention       sequence.Slot // how long failed, expired and safe bundles are remembered
+	UndoneRetention sequence.Slot // how long undone bundles are remembered and reserved
+	MaxFinished     int           // failed, expired and safe bundles remembered at most; the oldest go first
+	MaxFinishedSize int           // their bytes together
+}
+
+// DefaultConfig is sized for chains with 1 s blocks: Retention outlasts L1 finality, so
+// a safe bundle is still known when its block could be replaced.
+func DefaultConfig(chains ...sequence.ChainID) Config {
+	return Config{
+		Chains: chains, MaxBundles: 4096, MaxBytes: 64 << 20, MaxPerSender: 32, MaxItems: 32,
+		MaxBundleBytes: 512 << 10, MaxTxBytes: 128 << 10, MaxAhead: 600, Hold: 4,
+		Retention: 3600, UndoneRetention: 24 * 3600, MaxFinished: 16384, MaxFinishedSize: 64 << 20,
+	}
+}
+
+func (c Config) withDefaults() Config {
+	def := DefaultConfig()
+	for _, f := range []struct{ have, def *int }{
+		{&c.MaxBundles, &def.MaxBundles}, {&c.MaxBytes, &def.MaxBytes}, {&c.MaxPerSender, &def.MaxPerSender},
+		{&c.MaxItems, &def.MaxItems}, {&c.MaxBundleBytes, &def.MaxBundleBytes}, {&c.MaxTxBytes, &def.MaxTxBytes},
+		{&c.MaxFinished, &def.MaxFinished}, {&c.MaxFinishedSize, &def.MaxFinishedSize},
+	} {
+		*f.have = cmp.Or(*f.have, *f.def)
+	}
+	c.MaxAhead = cmp.Or(c.MaxAhead, def.MaxAhead)
+	c.Hold = cmp.Or(c.Hold, def.Hold)
+	c.Retention = cmp.Or(c.Retention, def.Retention)
+	c.UndoneRetention = cmp.Or(c.UndoneRetention, def.UndoneRetention)
+	return c
+}
+
+// State is where a bundle stands; the package comment has the transitions.
+type State string
+
+const (
+	Pending  State = "pending"  // waits to be executed
+	Executed State = "executed" // in agreed blocks that are not safe yet
+	Safe     State = "safe"     // its blocks are settled on all its chains
+	Failed   State = "failed"   // a transaction could not be included or reverted; no chain has any of it
+	Expired  State = "expired"  // its last slot passed before it was executed
+	Undone   State = "undone"   // it was executed, its blocks were replaced, and it was not executed again
+)
+
+// Final says whether the sender has nothing more to wait for. A safe bundle is final
+// as far as L1 is.
+func (s State) Final() bool { return s != Pending && s != Executed }
+
+// OutcomeKind says what an attempt at a bundle came to.
+type OutcomeKind uint8
+
+const (
+	// Retry: it did not fit, or a chain was not there; it is tried again until it expires.
+	Retry OutcomeKind = iota + 1
+	// Fail: a transaction could not be included or reverted.
+	Fail
+	// Execute: all of it is in the slot's agreed blocks.
+	Execute
+)
+
+// Outcome is what an attempt at a bundle came to. With Retry and Fail, Result.Failed
+// has the reason; with Execute, Result.Slot and Result.Items say where its
+// transactions are, with at least one item on each of its chains.
+type Outcome struct {
+	Kind   OutcomeKind
+	Result BundleResult
+}
+
+// BundleResult is what executing a bundle in a slot came to. It executed if Failed is nil.
+type BundleResult struct {
+	Slot sequence.Slot
+	// Items are the transactions in the order they ran. A relay step has one for each
+	// message it executed. After a failure they end with the one that failed, if it
+	// got as far as the engine.
+	Items  []ItemResult
+	Failed *Failure
+}
+
+// ItemResult is the outcome of one transaction of a bundle.
+type ItemResult struct {
+	Item         int // index of the bundle's item
+	Chain        sequence.ChainID
+	TxHash       common.Hash
+	BlockNumber  uint64
+	Status       uint64 // as in a receipt: 1 succeeded, 0 reverted
+	GasUsed      uint64
+	Logs         []*types.Log // not kept by the pool
+	ReturnData   []byte       // what it returned or reverted with; not kept by the pool
+	RevertReason string       // readable, empty if it did not revert
+}
+
+// Failure says why a bundle did not execute.
+type Failure struct {
+	Item       int // index of the bundle's item, -1 if none is to blame
+	Chain      sequence.ChainID
+	TxHash     common.Hash // zero if it never came to a transaction
+	Reason     string      // one line; of a revert, the decoded reason
+	ReturnData []byte      // what the transaction reverted with
+}
+
+// Status is what the pool knows of a bundle.
+type Status struct {
+	Hash     common.Hash
+	State    State
+	Expiry   sequence.Slot
+	Attempts uint64 // how often it was tried, the last time included
+	Undone   uint64 // how often its blocks were replaced
+	// Slot and Items are of the execution in agreed blocks; in the states pending and
+	// undone, of the one that was replaced. Without logs and return data.
+	Slot  sequence.Slot
+	Items []ItemResult
+	// Failure is why it failed, or in state pending why the last attempt was put off.
+	Failure *Failure
+}
+
+// Errors of Add and Done that are not about the bundle itself.
+var (
+	// ErrPoolFull: the pool has no room for the bundle now.
+	ErrPoolFull = errors.New("bundle pool is full")
+	// ErrSenderLimit: a sender in the bundle has too many pending bundles.
+	ErrSenderLimit = errors.New("too many pending bundles of one sender")
+	// ErrUnknownBundle: never received, or finished so long ago that it was forgotten.
+	ErrUnknownBundle = errors.New("unknown bundle")
+	// ErrNotPending: the bundle has already come to an end.
+	ErrNotPending = errors.New("bundle is not pending")
+	// ErrBadOutcome: an outcome that does not fit its bundle.
+	ErrBadOutcome = errors.New("outcome does not fit the bundle")
+)
+
+// chainTx names a transaction on a chain.
+type chainTx struct {
+	Chain sequence.ChainID
+	Tx    common.Hash
+}
+
+// record is a bundle and what became of it.
+type record struct {
+	entry    *Entry
+	state    State
+	attempts uint64
+	undone   uint64
+	slot     sequence.Slot // of the execution
+	items    []ItemResult
+	failure  *Failure
+	// spent are transactions that were in agreed blocks and are not, or may not be,
+	// among the bundle's own: those its relay steps made.
+	spent    []chainTx
+	finished sequence.Slot // when it came to its end
+	turn     uint64        // of the finished queue, to tell stale entries of it
+}
+
+// Pool holds bundles. Its methods may be called concurrently.
+type Pool struct {
+	cfg    Config
+	log    log.Logger
+	chains map[sequence.ChainID]*rules
+
+	saveMu sync.Mutex // orders Save calls
+	saved  uint64     // version that is on disk
+
+	mu      sync.Mutex
+	slot    sequence.Slot
+	arrival uint64
+	version uint64                  // of what Snapshot holds
+	live    map[common.Hash]*record // pending, executed, undone
+	done    map[common.Hash]*record // failed, expired, safe
+	queue   []finished              // of done, in order of ending; may have stale entries
+	turns   uint64
+
+	doneBytes int
+	changed   chan struct{} // closed when a bundle becomes pending, then made anew
+	pending   int
+	bytes     int
+	senders   map[common.Address]int      // pending bundles by sender
+	settled   map[sequence.ChainID]uint64 // number of the newest settled block
+	heldFrom  map[chainTx]sequence.Slot   // first slot a never executed transaction was reserved in
+}
+
+type finished struct {
+	hash common.Hash
+	turn uint64
+}
+
+// New makes an empty pool at slot 0: Advance before the first Add.
+func New(cfg Config, logger log.Logger) *Pool {
+	p := &Pool{
+		cfg: cfg.withDefaults(), log: logger, chains: map[sequence.ChainID]*rules{},
+		live: map[common.Hash]*record{}, done: map[common.Hash]*record{}, senders: map[common.Address]int{},
+		settled: map[sequence.ChainID]uint64{}, heldFrom: map[chainTx]sequence.Slot{},
+		saved:   math.MaxUint64, // so that the first Save writes
+		changed: make(chan struct{}),
+	}
+	for _, c := range cfg.Chains {
+		p.chains[c] = newRules(c)
+	}
+	return p
+}
+
+// Slot is the slot the last Advance named.
+func (p *Pool) Slot() sequence.Slot {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.slot
+}
+
+// Add takes a bundle in. It is idempotent: for a bundle that is pending, executed or
+// safe already it only returns the hash. A failed or undone bundle starts again.
+// Errors: *InvalidError, ErrPoolFull, ErrSenderLimit. The bundle is not to be changed afterwards.
+func (p *Pool) Add(b *sequence.Bundle) (common.Hash, error) {
+	e, err := p.Check(b) // before locking: recovering signatures takes most of the time
+	if err != nil {
+		return common.Hash{}, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.checkExpiry(b); err != nil { // the slot may have moved on meanwhile
+		return common.Hash{}, err
+	}
+	r := p.get(e.Hash)
+	if r != nil && (r.state == Pending || r.state == Executed || r.state == Safe) {
+		return e.Hash, nil
+	}
+	if p.pending >= p.cfg.MaxBundles || p.bytes+e.Size > p.cfg.MaxBytes {
+		return common.Hash{}, fmt.Errorf("%w: %d bundles with %d bytes wait, at most %d with %d bytes may; send it again later",
+			ErrPoolFull, p.pending, p.bytes, p.cfg.MaxBundles, p.cfg.MaxBytes)
+	}
+	for _, s := range e.distinctSenders() {
+		if p.senders[s] >= p.cfg.MaxPerSender {
+			return common.Hash{}, fmt.Errorf("%w: %s has %d, at most %d may wait; send it again later",
+				ErrSenderLimit, s, p.senders[s], p.cfg.MaxPerSender)
+		}
+	}
+	if r == nil {
+		r = &record{entry: e}
+	}
+	p.arrival++
+	e.Arrival = p.arrival
+	r.entry, r.attempts, r.failure = e, 0, nil
+	p.move(r, Pending)
+	p.log.Debug("Bundle added", "bundle", e.Hash, "items", len(b.Items), "expiry", b.Expiry, "pending", p.pending)
+	return e.Hash, nil
+}
+
+// Pending lists the bundles that may be executed in the slot, in the order they
+// arrived. One whose blocks were replaced keeps its old place. The entries are shared
+// and not to be changed.
+func (p *Pool) Pending(slot sequence.Slot) []*Entry {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := make([]*Entry, 0, p.pending)
+	for _, r := range p.live {
+		if r.state == Pending && r.entry.Bundle.Expiry >= slot {
+			out = append(out, r.entry)
+		}
+	}
+	slices.SortFunc(out, func(a, b *Entry) int { return cmp.Compare(a.Arrival, b.Arrival) })
+	return out
+}
+
+// Changed is closed when a bundle becomes pending. Take it before Pending, so that none is missed.
+func (p *Pool) Changed() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.changed
+}
+
+// Advance says which slot is built now. Pending bundles whose expiry is before it
+// end; what ended long ago is forgotten. The slot may go back after a reorg, which
+// does not bring bundles back by itself: see Replaced.
+func (p *Pool) Advance(slot sequence.Slot) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.slot = slot
+	for h, r := range p.live {
+		switch {
+		case r.state == Pending && r.entry.Bundle.Expiry < slot:
+			if r.failure == nil {
+				r.failure = &Failure{Item: -1, Reason: fmt.Sprintf("last slot %d passed before it was executed", r.entry.Bundle.Expiry)}
+			}
+			p.end(r, Expired)
+		case r.state == Undone && r.finished+p.cfg.UndoneRetention < slot:
+			delete(p.live, h)
+			p.version++
+		}
+	}
+	for tx, from := range p.heldFrom {
+		// Not forgotten as soon as the hold is over: that would start it anew.
+		if from+p.cfg.MaxAhead < slot {
+			delete(p.heldFrom, tx)
+		}
+	}
+	p.forget()
+}
+
+// forget drops finished bundles that are too old or too many. Callers hold the lock.
+func (p *Pool) forget() {
+	for len(p.queue) > 0 {
+		f := p.queue[0]
+		r := p.done[f.hash]
+		if r != nil && r.turn == f.turn {
+			if len(p.done) <= p.cfg.MaxFinished && p.doneBytes <= p.cfg.MaxFinishedSize && r.finished+p.cfg.Retention >= p.slot {
+				break
+			}
+			delete(p.done, f.hash)
+			p.doneBytes -= r.entry.Size
+		}
+		p.queue = p.queue[1:]
+	}
+	// A bundle that is sent and fails over and over leaves a stale place each time.
+	if len(p.queue) > 2*len(p.done)+64 {
+		p.queue = slices.DeleteFunc(p.queue, func(f finished) bool {
+			r := p.done[f.hash]
+			return r == nil || r.turn != f.turn
+		})
+	}
+}
+
+// Done records what an attempt at a bundle came to. Retry and Fail need a pending
+// bundle; Execute is accepted in every state and is idempotent.
+// Errors: ErrUnknownBundle, ErrNotPending, ErrBadOutcome.
+func (p *Pool) Done(hash common.Hash, o Outcome) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r := p.get(hash)
+	if r == nil {
+		return fmt.Errorf("%w %s", ErrUnknownBundle, hash)
+	}
+	switch o.Kind {
+	case Execute:
+		if err := checkExecuted(r.entry, &o.Result); err != nil {
+			return err
+		}
+		if r.state == Executed || r.state == Safe {
+			if r.slot == o.Result.Slot && sameTransactions(r.items, o.Result.Items) {
+				return nil
+			}
+			p.log.Warn("Bundle executed again before its blocks were reported as replaced", "bundle", hash, "slot", r.slot, "newSlot", o.Result.Slot)
+			r.spend()
+		}
+		r.attempts++
+		r.slot, r.items, r.failure = o.Result.Slot, kept(o.Result.Items), nil
+		p.move(r, Executed)
+		p.settle(r)
+		p.log.Debug("Bundle executed", "bundle", hash, "slot", r.slot, "attempts", r.attempts)
+		return nil
+	case Fail, Retry:
+		if r.state != Pending {
+			return fmt.Errorf("%w: %s is %s", ErrNotPending, hash, r.state)
+		}
+		if o.Result.Failed == nil {
+			return fmt.Errorf("%w %s: a failure without a reason", ErrBadOutcome, hash)
+		}
+		r.attempts++
+		r.failure = o.Result.Failed.kept()
+		if o.Kind == Fail {
+			p.end(r, Failed)
+			p.log.Debug("Bundle failed", "bundle", hash, "slot", o.Result.Slot, "item", r.failure.Item, "chain", r.failure.Chain, "reason", r.failure.Reason)
+		} else {
+			p.version++
+		}
+		return nil
+	default:
+		return fmt.Errorf("%w %s: kind %d", ErrBadOutcome, hash, o.Kind)
+	}
+}
+
+// Settled says that the chain's blocks up to number are settled: safe, or finalized if
+// the caller wants to be certain. Bundles settled on all their chains are no longer
+// reserved; they are remembered for the retention time and can still be replaced.
+func (p *Pool) Settled(chain sequence.ChainID, number uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if have, ok := p.settled[chain]; ok && have >= number {
+		return
+	}
+	p.settled[chain] = number
+	p.version++
+	for _, r := range p.live {
+		if r.state == Executed {
+			p.settle(r)
+		}
+	}
+}
+
+// settle makes an executed bundle safe if its blocks are. Callers hold the lock.
+func (p *Pool) settle(r *record) {
+	for _, it := range r.items {
+		if n, ok := p.settled[it.Chain]; !ok || n < it.BlockNumber {
+			return
+		}
+	}
+	p.move(r, Safe)
+}
+
+// Replaced says that the chain's blocks from number on are no longer its own. Every
+// executed bundle with a transaction in them is undone as a whole, over all its chains:
+// it is pending again if its expiry has not passed, and undone if it has. After a
+// reorg, call Advance with the slot the set goes back to first. The hashes come in
+// order of arrival.
+func (p *Pool) Replaced(chain sequence.ChainID, number uint64) (again, undone []common.Hash) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if have, ok := p.settled[chain]; ok && have >= number {
+		if number == 0 {
+			delete(p.settled, chain)
+		} else {
+			p.settled[chain] = number - 1
+		}
+		p.version++
+	}
+	var hit []*record
+	for _, m := range []map[common.Hash]*record{p.live, p.done} {
+		for _, r := range m {
+			if (r.state == Executed || r.state == Safe) && slices.ContainsFunc(r.items, func(it ItemResult) bool {
+				return it.Chain == chain && it.BlockNumber >= number
+			}) {
+				hit = append(hit, r)
+			}
+		}
+	}
+	slices.SortFunc(hit, func(a, b *record) int { return cmp.Compare(a.entry.Arrival, b.entry.Arrival) })
+	for _, r := range hit {
+		r.spend()
+		r.undone++
+		if r.entry.Bundle.Expiry >= p.slot {
+			p.move(r, Pending)
+			again = append(again, r.entry.Hash)
+		} else {
+			r.failure = &Failure{Item: -1, Chain: chain, Reason: fmt.Sprintf(
+				"block %d of chain %s was replaced after the last slot %d had passed", number, chain, r.entry.Bundle.Expiry)}
+			p.end(r, Undone)
+			undone = append(undone, r.entry.Hash)
+		}
+	}
+	if len(hit) > 0 {
+		p.log.Warn("Blocks with bundles were replaced", "chain", chain, "from", number, "again", len(again), "undone", len(undone))
+	}
+	return again, undone
+}
+
+// Reserved lists the transactions that a fill from the chain's pool has to leave out,
+// in the order of their hashes. See the package comment.
+func (p *Pool) Reserved(chain sequence.ChainID) []common.Hash {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	set := map[common.Hash]struct{}{}
+	for _, r := range p.live {
+		fresh := r.state == Pending && r.undone == 0
+		for i, tx := range r.entry.Transactions {
+			id := chainTx{r.entry.Bundle.Items[i].Chain, common.Hash{}}
+			if tx == nil || id.Chain != chain {
+				continue
+			}
+			id.Tx = tx.Hash()
+			if !fresh || p.hold(id) {
+				set[id.Tx] = struct{}{}
+			}
+		}
+		for _, it := range r.items {
+			if it.Chain == chain {
+				set[it.TxHash] = struct{}{}
+			}
+		}
+		for _, s := range r.spent {
+			if s.Chain == chain {
+				set[s.Tx] = struct{}{}
+			}
+		}
+	}
+	out := make([]common.Hash, 0, len(set))
+	for h := range set {
+		out = append(out, h)
+	}
+	slices.SortFunc(out, func(a, b common.Hash) int { return bytes.Compare(a[:], b[:]) })
+	return out
+}
+
+// maxHeld bounds the memory of which transactions were held. A transaction that finds no
+// room is not held: then a fill may spoil a bundle, but nobody is censored.
+const maxHeld = 1 << 17
+
+// hold says whether a transaction that was never executed is reserved in this slot.
+func (p *Pool) hold(id chainTx) bool {
+	from, ok := p.heldFrom[id]
+	if !ok {
+		if len(p.heldFrom) >= maxHeld {
+			return false
+		}
+		p.heldFrom[id] = p.slot
+		return true
+	}
+	return p.slot < from+p.cfg.Hold
+}
+
+// Status says what became of a bundle. Error: ErrUnknownBundle.
+func (p *Pool) Status(hash common.Hash) (Status, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r := p.get(hash)
+	if r == nil {
+		return Status{}, fmt.Errorf("%w %s: never received here, or ended more than %d s ago", ErrUnknownBundle, hash, p.cfg.Retention)
+	}
+	return Status{
+		Hash: hash, State: r.state, Expiry: r.entry.Bundle.Expiry, Attempts: r.attempts, Undone: r.undone,
+		Slot: r.slot, Items: slices.Clone(r.items), Failure: r.failure.kept(),
+	}, nil
+}
+
+// Get returns a bundle the pool knows, in whatever state.
+func (p *Pool) Get(hash common.Hash) (*Entry, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if r := p.get(hash); r != nil {
+		return r.entry, true
+	}
+	return nil, false
+}
+
+// Stats counts bundles by state, for metrics.
+type Stats struct {
+	Pending, Executed, Undone int
+	Finished                  int // failed, expired and safe ones still remembered
+	PendingBytes              int
+}
+
+// Stats counts the bundles.
+func (p *Pool) Stats() Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := Stats{Pending: p.pending, Finished: len(p.done), PendingBytes: p.bytes}
+	for _, r := range p.live {
+		switch r.state {
+		case Executed:
+			s.Executed++
+		case Undone:
+			s.Undone++
+		}
+	}
+	return s
+}
+
+func (p *Pool) get(hash common.Hash) *record {
+	if r := p.live[hash]; r != nil {
+		return r
+	}
+	return p.done[hash]
+}
+
+// end finishes a bundle, as undone if it was executed before.
+func (p *Pool) end(r *record, s State) {
+	if r.undone > 0 {
+		s = Undone
+	}
+	p.move(r, s)
+}
+
+// move takes a record into a state, with everything that is counted by state.
+func (p *Pool) move(r *record, to State) {
+	e := r.entry
+	if r.state == Pending {
+		p.pending--
+		p.bytes -= e.Size
+		for _, s := range e.distinctSenders() {
+			if p.senders[s]--; p.senders[s] == 0 {
+				delete(p.senders, s)
+			}
+		}
+	}
+	if to == Pending {
+		close(p.changed)
+		p.changed = make(chan struct{})
+		p.pending++
+		p.bytes += e.Size
+		for _, s := range e.distinctSenders() {
+			p.senders[s]++
+		}
+	}
+	r.state = to
+	p.version++
+	delete(p.live, e.Hash)
+	if p.done[e.Hash] != nil {
+		delete(p.done, e.Hash)
+		p.doneBytes -= e.Size
+	}
+	switch to {
+	case Pending, Executed:
+		p.live[e.Hash] = r
+	case Undone:
+		p.live[e.Hash] = r
+		r.finished = p.slot
+	case Failed, Expired, Safe:
+		p.done[e.Hash] = r
+		p.doneBytes += e.Size
+		p.turns++
+		r.turn, r.finished = p.turns, p.slot
+		p.queue = append(p.queue, finished{e.Hash, r.turn})
+		p.forget()
+	}
+}
+
+// spend remembers the transactions of an execution that is not the last.
+func (r *record) spend() {
+	for _, it := range r.items {
+		if id := (chainTx{it.Chain, it.TxHash}); r.entry.Transactions[it.Item] == nil && !slices.Contains(r.spent, id) {
+			r.spent = append(r.spent, id)
+		}
+	}
+}
+
+func checkExecuted(e *Entry, res *BundleResult) error {
+	fail := func(format string, args ...any) error {
+		return fmt.Errorf("%w %s: %s", ErrBadOutcome, e.Hash, fmt.Sprintf(format, args...))
+	}
+	if res.Failed != nil {
+		return fail("executed with a failure")
+	}
+	blocks := map[sequence.ChainID]uint64{}
+	ran := make([]bool, len(e.Transactions))
+	for _, it := range res.Items {
+		if it.Item < 0 || it.Item >= len(e.Transactions) || e.Bundle.Items[it.Item].Chain != it.Chain {
+			return fail("no item %d on chain %s", it.Item, it.Chain)
+		}
+		if tx := e.Transactions[it.Item]; tx != nil && tx.Hash() != it.TxHash {
+			return fail("item %d is transaction %s, not %s", it.Item, tx.Hash(), it.TxHash)
+		}
+		if n, ok := blocks[it.Chain]; ok && n != it.BlockNumber {
+			return fail("in blocks %d and %d of chain %s", n, it.BlockNumber, it.Chain)
+		}
+		blocks[it.Chain] = it.BlockNumber
+		ran[it.Item] = true
+	}
+	for i, tx := range e.Transactions {
+		if tx != nil && !ran[i] {
+			return fail("executed without item %d", i)
+		}
+	}
+	return nil
+}
+
+func sameTransactions(a, b []ItemResult) bool {
+	return slices.EqualFunc(a, b, func(x, y ItemResult) bool {
+		return x.Chain == y.Chain && x.TxHash == y.TxHash && x.BlockNumber == y.BlockNumber
+	})
+}
+
+// kept copies results without what would fill the memory.
+func kept(items []ItemResult) []ItemResult {
+	out := slices.Clone(items)
+	for i := range out {
+		out[i].Logs, out[i].ReturnData = nil, nil
+	}
+	return out
+}
+
+const (
+	maxKeptReason = 512
+	maxKeptData   = 1024
+)
+
+func (f *Failure) kept() *Failure {
+	if f == nil {
+		return nil
+	}
+	c := *f
+	if len(c.Reason) > maxKeptReason {
+		c.Reason = c.Reason[:maxKeptReason] + "…"
+	}
+	c.ReturnData = bytes.Clone(c.ReturnData[:min(len(c.ReturnData), maxKeptData)])
+	return &c
+}

@@ -1,0 +1,187 @@
+// Package rpc serves the sharedseq_* namespace and has a client for it.
+//
+// Quantities and data are encoded as in the Ethereum JSON-RPC API: 0x-prefixed hex,
+// quantities without leading zeros. Slots are L2 timestamps, in seconds.
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ethereum/go-ethereum/common"
+	"github.com/ethereum/go-ethereum/common/hexutil"
+	gethrpc "github.com/ethereum/go-ethereum/rpc"
+
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
+)
+
+// Namespace is the prefix of the methods.
+const Namespace = "sharedseq"
+
+// Pool takes the bundles in. bundlepool.Pool is one.
+type Pool interface {
+	// Slot is the slot built now.
+	Slot() sequence.Slot
+	// Check says whether Add would take the bundle, room aside. Error: *bundlepool.InvalidError.
+	Check(*sequence.Bundle) (*bundlepool.Entry, error)
+	// Add is idempotent. Errors: as Check, bundlepool.ErrPoolFull, bundlepool.ErrSenderLimit.
+	Add(*sequence.Bundle) (common.Hash, error)
+	// Status fails with bundlepool.ErrUnknownBundle.
+	Status(common.Hash) (bundlepool.Status, error)
+}
+
+// Simulator runs a bundle on top of the chains as they are and leaves no trace.
+type Simulator interface {
+	// Simulate is called with bundles that passed Pool.Check. That the bundle fails is
+	// in the result, not an error. It has to stop when ctx ends. Error: ErrUnavailable.
+	Simulate(ctx context.Context, b *sequence.Bundle) (*bundlepool.BundleResult, error)
+}
+
+// StatusSource knows how the sequencer is doing.
+type StatusSource interface {
+	Status(ctx context.Context) (*Status, error)
+}
+
+// ErrUnavailable is what a Simulator or StatusSource wraps when it cannot answer now,
+// for example because a chain of the bundle is not ready.
+var ErrUnavailable = errors.New("not available now")
+
+// Config bounds what the API does for its callers. The size of a request is the server's
+// to limit, the size of a bundle the pool's. Zero fields take the values of DefaultConfig.
+type Config struct {
+	// SlotSeconds is the time between two slots. It has no default.
+	SlotSeconds uint64
+	// DefaultSlots is for how many slots a bundle may wait if its sender does not say.
+	DefaultSlots uint64
+	// MaxSimulations run at a time; one more is refused as busy.
+	MaxSimulations int
+	// SimulationTime is when a simulation is given up.
+	SimulationTime time.Duration
+}
+
+// DefaultConfig is sized for chains with 1 s blocks.
+func DefaultConfig() Config {
+	return Config{SlotSeconds: 1, DefaultSlots: 25, MaxSimulations: 4, SimulationTime: 2 * time.Second}
+}
+
+// API is the sharedseq_* namespace: each exported method is one of its methods. For
+// every error of the Err… codes see errors.go.
+type API struct {
+	cfg       Config
+	pool      Pool
+	simulator Simulator
+	status    StatusSource
+	busy      chan struct{} // holds a token for each simulation that runs
+}
+
+// NewAPI makes the namespace over its parts.
+func NewAPI(cfg Config, pool Pool, simulator Simulator, status StatusSource) (*API, error) {
+	def := DefaultConfig()
+	if cfg.SlotSeconds == 0 {
+		return nil, errors.New("the time between slots is 0 s, expected the block time of the chains")
+	}
+	if cfg.DefaultSlots == 0 {
+		cfg.DefaultSlots = def.DefaultSlots
+	}
+	if cfg.MaxSimulations == 0 {
+		cfg.MaxSimulations = def.MaxSimulations
+	}
+	if cfg.MaxSimulations < 0 {
+		return nil, fmt.Errorf("%d simulations at a time, expected 1 or more", cfg.MaxSimulations)
+	}
+	if cfg.SimulationTime == 0 {
+		cfg.SimulationTime = def.SimulationTime
+	}
+	return &API{cfg: cfg, pool: pool, simulator: simulator, status: status, busy: make(chan struct{}, cfg.MaxSimulations)}, nil
+}
+
+// Register is what an RPC server takes to serve the API.
+func (a *API) Register() gethrpc.API {
+	return gethrpc.API{Namespace: Namespace, Service: &methods{a}}
+}
+
+// methods keeps what is exported on API for Go out of the RPC namespace.
+type methods struct{ api *API }
+
+// SendBundle is sharedseq_sendBundle: it takes a bundle in, to be executed on all its
+// chains in one slot, in order, or on none. It is idempotent.
+//
+//	params: [{
+//	  "items": [ {"chainId": "0x385", "tx": "0x02f8…"}, {"chainId": "0x386", "relay": true}, … ],
+//	  "expirySlot": "0x65f0c1a0"   // last slot it may be executed in, or
+//	  "maxSlots": "0x5"            // how many slots it may wait for, the current one included
+//	}]
+//	result: {"bundleHash": "0x…", "expirySlot": "0x65f0c1a0"}
+//
+// An item is a signed transaction (EIP-2718 envelope) or a relay step, which executes on
+// its chain the L2ToL2 messages that the items before it sent there.
+func (m *methods) SendBundle(_ context.Context, args BundleArgs) (*SendResult, error) {
+	b, err := args.bundle(m.api.pool.Slot(), &m.api.cfg)
+	if err != nil {
+		return nil, err
+	}
+	hash, err := m.api.pool.Add(b)
+	if err != nil {
+		return nil, toRPC(err)
+	}
+	return &SendResult{BundleHash: hash, ExpirySlot: hexutil.Uint64(b.Expiry)}, nil
+}
+
+// BundleStatus is sharedseq_bundleStatus: what became of a bundle.
+//
+//	params: ["0x…"]
+//	result: BundleStatus
+func (m *methods) BundleStatus(_ context.Context, hash common.Hash) (*BundleStatus, error) {
+	s, err := m.api.pool.Status(hash)
+	if err != nil {
+		return nil, toRPC(err)
+	}
+	return newBundleStatus(&s), nil
+}
+
+// SimulateBundle is sharedseq_simulateBundle: what executing a bundle would come to on
+// the chains as they are now. Nothing of it stays.
+//
+//	params: as sharedseq_sendBundle
+//	result: Simulation
+func (m *methods) SimulateBundle(ctx context.Context, args BundleArgs) (*Simulation, error) {
+	b, err := args.bundle(m.api.pool.Slot(), &m.api.cfg)
+	if err != nil {
+		return nil, err
+	}
+	// Before the check, which recovers signatures.
+	select {
+	case m.api.busy <- struct{}{}:
+		defer func() { <-m.api.busy }()
+	default:
+		return nil, &Error{Code: CodeBusy, Message: fmt.Sprintf("busy: %d simulations are running; try again", cap(m.api.busy))}
+	}
+	if _, err := m.api.pool.Check(b); err != nil {
+		return nil, toRPC(err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.api.cfg.SimulationTime)
+	defer cancel()
+	res, err := m.api.simulator.Simulate(ctx, b)
+	if err != nil {
+		if errors.Is(err, context.DeadlineExceeded) {
+			return nil, &Error{Code: CodeBusy, Message: fmt.Sprintf("simulation took longer than %s", m.api.cfg.SimulationTime)}
+		}
+		return nil, toRPC(err)
+	}
+	return newSimulation(res), nil
+}
+
+// Status is sharedseq_status: how the sequencer is doing.
+//
+//	params: []
+//	result: Status
+func (m *methods) Status(ctx context.Context) (*Status, error) {
+	s, err := m.api.status.Status(ctx)
+	if err != nil {
+		return nil, toRPC(err)
+	}
+	return s, nil
+}

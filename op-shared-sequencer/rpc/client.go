@@ -1,0 +1,99 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/ethereum/go-ethereum/common"
+	gethrpc "github.com/ethereum/go-ethereum/rpc"
+
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
+)
+
+// DefaultPoll is how often WaitBundle asks.
+const DefaultPoll = 100 * time.Millisecond
+
+// Client calls the sharedseq_* namespace. Errors of the server are *Error, see ErrorCode.
+type Client struct {
+	rpc  *gethrpc.Client
+	poll time.Duration
+}
+
+// Dial connects to an operator: http, https, ws, wss or a path of an IPC socket.
+func Dial(ctx context.Context, url string) (*Client, error) {
+	c, err := gethrpc.DialContext(ctx, url)
+	if err != nil {
+		return nil, fmt.Errorf("dialing the shared sequencer at %s: %w", url, err)
+	}
+	return NewClient(c, DefaultPoll), nil
+}
+
+// NewClient uses a connection, and closes it in Close. WaitBundle asks every poll.
+func NewClient(c *gethrpc.Client, poll time.Duration) *Client { return &Client{c, poll} }
+
+// Close ends the connection.
+func (c *Client) Close() { c.rpc.Close() }
+
+// SendBundle sends a bundle.
+func (c *Client) SendBundle(ctx context.Context, args BundleArgs) (*SendResult, error) {
+	return call[SendResult](ctx, c, "sendBundle", args)
+}
+
+// BundleStatus asks what became of a bundle.
+func (c *Client) BundleStatus(ctx context.Context, hash common.Hash) (*BundleStatus, error) {
+	return call[BundleStatus](ctx, c, "bundleStatus", hash)
+}
+
+// SimulateBundle asks what a bundle would come to.
+func (c *Client) SimulateBundle(ctx context.Context, args BundleArgs) (*Simulation, error) {
+	return call[Simulation](ctx, c, "simulateBundle", args)
+}
+
+// Status asks how the sequencer is doing.
+func (c *Client) Status(ctx context.Context) (*Status, error) {
+	return call[Status](ctx, c, "status")
+}
+
+// WaitBundle asks until the bundle is no longer pending: executed or safe, or failed,
+// expired or undone, which is not an error here.
+func (c *Client) WaitBundle(ctx context.Context, hash common.Hash) (*BundleStatus, error) {
+	return c.wait(ctx, hash, func(s bundlepool.State) bool { return s != bundlepool.Pending })
+}
+
+// WaitBundleFinal asks until the bundle has come to its end: safe, failed, expired or undone.
+func (c *Client) WaitBundleFinal(ctx context.Context, hash common.Hash) (*BundleStatus, error) {
+	return c.wait(ctx, hash, bundlepool.State.Final)
+}
+
+func (c *Client) wait(ctx context.Context, hash common.Hash, done func(bundlepool.State) bool) (*BundleStatus, error) {
+	ticker := time.NewTicker(c.poll)
+	defer ticker.Stop()
+	for {
+		s, err := c.BundleStatus(ctx, hash)
+		if err != nil && ctx.Err() != nil { // the transport may put it in other words
+			return nil, fmt.Errorf("waiting for bundle %s: %w", hash, ctx.Err())
+		} else if err != nil {
+			return nil, err
+		}
+		if done(s.State) {
+			return s, nil
+		}
+		select {
+		case <-ctx.Done():
+			return s, fmt.Errorf("waiting for bundle %s, which is %s: %w", hash, s.State, ctx.Err())
+		case <-ticker.C:
+		}
+	}
+}
+
+func call[T any](ctx context.Context, c *Client, method string, args ...any) (*T, error) {
+	var out *T
+	if err := c.rpc.CallContext(ctx, &out, Namespace+"_"+method, args...); err != nil {
+		return nil, fromRPC(method, err)
+	}
+	if out == nil {
+		return nil, fmt.Errorf("%s_%s: the server answered null", Namespace, method)
+	}
+	return out, nil
+}
