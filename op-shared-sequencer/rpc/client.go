@@ -2,7 +2,9 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -71,10 +73,12 @@ func (c *Client) wait(ctx context.Context, hash common.Hash, done func(bundlepoo
 	defer ticker.Stop()
 	for {
 		s, err := c.BundleStatus(ctx, hash)
-		if err != nil && ctx.Err() != nil { // the transport may put it in other words
-			return nil, fmt.Errorf("waiting for bundle %s: %w", hash, ctx.Err())
-		} else if err != nil {
-			return nil, err
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			// The context's deadline is also the connection's, which may notice it first.
+			err = fmt.Errorf("%w: %w", context.DeadlineExceeded, err)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("waiting for bundle %s: %w", hash, err)
 		}
 		if done(s.State) {
 			return s, nil
