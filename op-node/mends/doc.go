@@ -1,0 +1,7 @@
+// Package mends holds the tests and benchmarks of what the patch queue mends in
+// upstream, and of what is worked around outside it (see op-node/patches/README.md):
+//
+//   - L2Client.L2BlockRefByNumber downloads a block only once (mended).
+//   - L2Client.SystemConfigByL2Hash downloads the parent block in every slot. The
+//     sequencer answers it from the blocks it has sealed itself (worked around).
+package mends

@@ -1,0 +1,195 @@
+package mends
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/ethereum/go-ethereum"
+	"github.com/ethereum/go-ethereum/common"
+	"github.com/ethereum/go-ethereum/common/lru"
+	"github.com/ethereum/go-ethereum/log"
+	"github.com/ethereum/go-ethereum/node"
+	"github.com/ethereum/go-ethereum/rpc"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ethereum-optimism/optimism/op-node/rollup/derive"
+	"github.com/ethereum-optimism/optimism/op-service/client"
+	"github.com/ethereum-optimism/optimism/op-service/eth"
+	"github.com/ethereum-optimism/optimism/op-service/sources"
+
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine/embedded"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine/enginetest"
+)
+
+var secret = [32]byte{7}
+
+// scene is an op-geth and an op-node's client of it over the authenticated RPC.
+type scene struct {
+	chain  *enginetest.Chain
+	engine engine.Engine
+	client *sources.L2Client
+}
+
+func newScene(tb testing.TB, accounts int) *scene {
+	tb.Helper()
+	quiet := log.NewLogger(log.DiscardHandler())
+	s := &scene{chain: enginetest.NewChain(901, accounts)}
+	n, err := embedded.Start(embedded.Config{Chain: s.chain.ID, Genesis: s.chain.Genesis, JWTSecret: secret, Log: quiet})
+	require.NoError(tb, err)
+	tb.Cleanup(func() { require.NoError(tb, n.Close()) })
+	s.engine = n.Engine()
+	conn, err := rpc.DialOptions(context.Background(), n.AuthEndpoint(), rpc.WithHTTPAuth(node.NewJWTAuth(secret)))
+	require.NoError(tb, err)
+	tb.Cleanup(conn.Close)
+	// As op-node makes it: the engine is trusted.
+	s.chain.Rollup.Genesis.L2 = s.head(tb).ID()
+	cfg := sources.L2ClientSimpleConfig(s.chain.Rollup, true, 100, 100)
+	s.client, err = sources.NewL2Client(client.NewBaseRPCClient(conn), quiet, nil, cfg)
+	require.NoError(tb, err)
+	return s
+}
+
+func (s *scene) head(tb testing.TB) engine.BlockInfo {
+	tb.Helper()
+	h, err := s.engine.Head(context.Background())
+	require.NoError(tb, err)
+	return h
+}
+
+// block puts a block on parent, at the head of the chain.
+func (s *scene) block(tb testing.TB, parent engine.BlockInfo, txs [][]byte) engine.BlockInfo {
+	tb.Helper()
+	ctx := context.Background()
+	session, err := s.engine.Open(ctx, parent.ID(), s.chain.Attributes(parent))
+	require.NoError(tb, err)
+	results, err := session.Execute(ctx, txs, false)
+	require.NoError(tb, err)
+	for _, r := range results {
+		require.NoError(tb, r.Err)
+	}
+	payload, err := session.Seal(ctx)
+	require.NoError(tb, err)
+	hash := payload.ExecutionPayload.BlockHash
+	require.NoError(tb, s.engine.Insert(ctx, hash))
+	require.NoError(tb, s.engine.SetHead(ctx, hash, common.Hash{}, common.Hash{}))
+	return s.head(tb)
+}
+
+// transfers are n transactions, one from each account, at the given nonce.
+func (s *scene) transfers(n int, nonce uint64) [][]byte {
+	txs := make([][]byte, n)
+	for i := range txs {
+		txs[i] = s.chain.Transfer(i, nonce, enginetest.Recipient(i))
+	}
+	return txs
+}
+
+// upstreamRef is how upstream finds a block's reference by number.
+func (s *scene) upstreamRef(ctx context.Context, number uint64) (eth.L2BlockRef, error) {
+	envelope, err := s.client.PayloadByNumber(ctx, number)
+	if err != nil {
+		return eth.L2BlockRef{}, err
+	}
+	return derive.PayloadToBlockRef(s.chain.Rollup, envelope.ExecutionPayload)
+}
+
+// The cache must not hide that the chain has another block at the number now.
+func TestL2BlockRefByNumber(t *testing.T) {
+	s := newScene(t, 2)
+	ctx := context.Background()
+	genesis := s.head(t)
+	check := func(want engine.BlockInfo) {
+		t.Helper()
+		for range 2 { // downloaded, then recognised
+			got, err := s.client.L2BlockRefByNumber(ctx, want.Number)
+			require.NoError(t, err)
+			require.Equal(t, want.Hash, got.Hash)
+			upstream, err := s.upstreamRef(ctx, want.Number)
+			require.NoError(t, err)
+			require.Equal(t, upstream, got)
+		}
+	}
+	check(genesis)
+	one := s.block(t, genesis, s.transfers(1, 0))
+	check(one)
+	two := s.block(t, one, s.transfers(1, 1))
+	check(two)
+
+	other := s.block(t, genesis, s.transfers(2, 0))
+	require.NotEqual(t, one.Hash, other.Hash)
+	check(other)
+	_, err := s.client.L2BlockRefByNumber(ctx, two.Number)
+	require.True(t, errors.Is(err, ethereum.NotFound), "%v", err)
+	require.NoError(t, s.engine.SetHead(ctx, two.Hash, common.Hash{}, common.Hash{}))
+	check(one)
+	check(two)
+}
+
+const blockTxs = 1000
+
+// perCall is how long f takes on average.
+func perCall(b *testing.B, n int, f func() error) time.Duration {
+	b.Helper()
+	start := time.Now()
+	for range n {
+		require.NoError(b, f())
+	}
+	return time.Since(start) / time.Duration(n)
+}
+
+// report compares two ways of doing the same in one run.
+func report(b *testing.B, upstream, mended time.Duration) {
+	b.ReportMetric(0, "ns/op") // the loop measures both
+	b.ReportMetric(float64(upstream.Microseconds())/1000, "upstream-ms")
+	b.ReportMetric(float64(mended.Microseconds())/1000, "mended-ms")
+	b.ReportMetric(float64(upstream)/float64(mended), "times-faster")
+}
+
+// BenchmarkL2BlockRefByNumber asks for the reference of a block of 1000 transactions,
+// as EngineController.SafeL2Head does about 32 times per payload.
+func BenchmarkL2BlockRefByNumber(b *testing.B) {
+	s := newScene(b, blockTxs)
+	ctx := context.Background()
+	head := s.block(b, s.head(b), s.transfers(blockTxs, 0))
+	_, err := s.client.L2BlockRefByNumber(ctx, head.Number) // the first call downloads it either way
+	require.NoError(b, err)
+	for b.Loop() {
+		upstream := perCall(b, 32, func() error { _, err := s.upstreamRef(ctx, head.Number); return err })
+		mended := perCall(b, 32, func() error { _, err := s.client.L2BlockRefByNumber(ctx, head.Number); return err })
+		report(b, upstream, mended)
+	}
+}
+
+// BenchmarkSystemConfig asks for the system config of a parent block of 1000
+// transactions, as the attributes builder does in every slot: from the engine, and
+// from a cache that the sealed payload was put into.
+func BenchmarkSystemConfig(b *testing.B) {
+	s := newScene(b, blockTxs)
+	ctx := context.Background()
+	parent := s.head(b)
+	var upstream, mended time.Duration
+	own := lru.NewCache[common.Hash, eth.SystemConfig](8)
+	slots := 0
+	for nonce := uint64(0); b.Loop(); nonce++ {
+		b.StopTimer()
+		parent = s.block(b, parent, s.transfers(blockTxs, nonce)) // a new one: upstream caches by hash
+		payload, err := s.engine.Payload(ctx, parent.Hash)
+		require.NoError(b, err)
+		b.StartTimer()
+
+		var fetched, cached eth.SystemConfig
+		upstream += perCall(b, 1, func() (err error) { fetched, err = s.client.SystemConfigByL2Hash(ctx, parent.Hash); return err })
+		mended += perCall(b, 1, func() error {
+			cfg, err := derive.PayloadToSystemConfig(s.chain.Rollup, payload.ExecutionPayload)
+			own.Add(parent.Hash, cfg)
+			cached, _ = own.Get(parent.Hash)
+			return err
+		})
+		require.Equal(b, fetched, cached)
+		slots++
+	}
+	report(b, upstream/time.Duration(slots), mended/time.Duration(slots))
+}
