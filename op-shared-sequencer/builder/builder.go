@@ -1,0 +1,306 @@
+// Package builder is the leader's part of a slot: over the open blocks of all chains
+// it makes one global order of plain transactions, bundles and relays. Plain
+// transactions come from the engines' own pools, bundles from the bundle pool.
+package builder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ethereum/go-ethereum/common"
+	"github.com/ethereum/go-ethereum/core/types"
+	"github.com/ethereum/go-ethereum/log"
+
+	"github.com/ethereum-optimism/optimism/op-service/clock"
+
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/executor"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
+)
+
+// Block is the open block of one chain.
+type Block struct {
+	Chain   sequence.ChainID
+	Session engine.Session
+	// NoTxPool: the block takes no user transactions and no cross-chain work.
+	NoTxPool bool
+}
+
+// Checker is the executor's view of the slot under construction.
+type Checker interface {
+	// Apply checks the messages that txs executed, and indexes their logs. After an
+	// error nothing of the call is indexed.
+	Apply(chain sequence.ChainID, txs []executor.Tx) error
+	Mark() executor.Mark
+	Rollback(executor.Mark) error
+}
+
+// Bundles are the waiting bundles.
+type Bundles interface {
+	// Pending lists the bundles that may be executed in the slot, in the order to try them.
+	Pending(slot sequence.Slot) []*bundlepool.Entry
+	// Reserved lists transactions that only run inside their bundle.
+	Reserved(chain sequence.ChainID) []common.Hash
+	// Changed is signalled when a bundle was added.
+	Changed() <-chan struct{}
+}
+
+// Relayer signs the transactions of relay steps.
+type Relayer interface {
+	Address() common.Address
+	Transaction(dest sequence.ChainID, header engine.Header, nonce uint64, src sequence.ChainID, slot sequence.Slot, log *types.Log) ([]byte, error)
+}
+
+// ChainError says that the open block of a chain cannot be built on any more.
+type ChainError struct {
+	Chain sequence.ChainID
+	Err   error
+}
+
+func (e *ChainError) Error() string { return fmt.Sprintf("chain %s: %v", e.Chain, e.Err) }
+func (e *ChainError) Unwrap() error { return e.Err }
+
+// Builder makes the order of slots.
+type Builder struct {
+	bundles Bundles
+	relay   Relayer
+	clock   clock.Clock
+	log     log.Logger
+}
+
+// New makes a builder.
+func New(bundles Bundles, relay Relayer, clk clock.Clock, l log.Logger) *Builder {
+	return &Builder{bundles: bundles, relay: relay, clock: clk, log: l}
+}
+
+// Times are when the parts of a slot's construction happen.
+type Times struct {
+	Fill time.Time // plain transactions are taken from the pools; bundles run before and after
+	Cut  time.Time // nothing is added any more
+	// MinFill is how long a fill may take at least, also when the slot is late.
+	MinFill time.Duration
+}
+
+// Order is what a builder made of a slot.
+type Order struct {
+	Steps   []sequence.Step
+	Bundles []Tried
+	Fill    time.Duration // spent on plain transactions
+	Bundled time.Duration // spent on bundles
+}
+
+// Tried is a bundle that was run in the slot, and what became of it.
+type Tried struct {
+	Hash    common.Hash
+	Outcome *bundlepool.Outcome
+}
+
+// run is the construction of one slot.
+type run struct {
+	*Builder
+	slot   sequence.Slot
+	blocks map[sequence.ChainID]*Block // those that take user transactions
+	list   []*Block                    // the same, ascending by chain
+	check  Checker
+	times  Times
+	tried  map[common.Hash]bool
+	order  Order
+}
+
+// Build orders transactions over the open blocks, ascending by chain, until the cut.
+// Bundles run as they arrive; plain traffic of no chain waits for them: at the fill
+// time it is taken into all blocks in parallel. An error means that the slot cannot
+// be built on these blocks; a *ChainError names the chain it is about.
+func (b *Builder) Build(ctx context.Context, slot sequence.Slot, blocks []*Block, check Checker, times Times) (*Order, error) {
+	r := &run{Builder: b, slot: slot, blocks: map[sequence.ChainID]*Block{}, check: check, times: times, tried: map[common.Hash]bool{}}
+	for _, bl := range blocks {
+		if !bl.NoTxPool {
+			r.blocks[bl.Chain] = bl
+			r.list = append(r.list, bl)
+		}
+	}
+	if err := r.runBundlesUntil(ctx, times.Fill); err != nil {
+		return nil, err
+	}
+	if err := r.fill(ctx); err != nil {
+		return nil, err
+	}
+	if err := r.runBundlesUntil(ctx, times.Cut); err != nil {
+		return nil, err
+	}
+	return &r.order, ctx.Err()
+}
+
+// runBundlesUntil runs bundles as they come until the given time; those that wait
+// already are tried also when the time has passed.
+func (r *run) runBundlesUntil(ctx context.Context, until time.Time) error {
+	for {
+		changed := r.bundles.Changed()
+		if err := r.runPending(ctx, until); err != nil {
+			return err
+		}
+		left := until.Sub(r.clock.Now())
+		if left <= 0 {
+			return ctx.Err()
+		}
+		timer := r.clock.NewTimer(left)
+		select {
+		case <-changed:
+		case <-timer.Ch():
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// runPending tries every waiting bundle once. When the slot is late, one is still tried,
+// for as long as a fill gets.
+func (r *run) runPending(ctx context.Context, until time.Time) error {
+	start := r.clock.Now()
+	defer func() { r.order.Bundled += r.clock.Since(start) }()
+	for _, e := range r.bundles.Pending(r.slot) {
+		if r.tried[e.Hash] || !r.open(e.Bundle) {
+			continue
+		}
+		if len(r.tried) > 0 && !r.clock.Now().Before(until) {
+			return nil // the others wait for the next slot
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		r.tried[e.Hash] = true
+		end := r.clock.Now().Add(max(until.Sub(r.clock.Now()), r.times.MinFill))
+		at := Attempt{
+			Slot: r.slot, Blocks: r.blocks, Check: r.check, Relayer: r.relay,
+			OutOfTime: func() bool { return r.clock.Now().After(end) },
+		}
+		outcome, steps, err := at.Run(ctx, e.Bundle)
+		if err != nil {
+			return err
+		}
+		r.order.Bundles = append(r.order.Bundles, Tried{e.Hash, outcome})
+		r.order.Steps = append(r.order.Steps, steps...)
+	}
+	return nil
+}
+
+// open says whether all chains of the bundle take transactions in this slot.
+func (r *run) open(b *sequence.Bundle) bool {
+	for _, id := range b.Chains() {
+		if r.blocks[id] == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// maxRefills bounds how often a fill is made again without a transaction that
+// executed an invalid message.
+const maxRefills = 3
+
+// fill takes plain transactions into all blocks in parallel.
+func (r *run) fill(ctx context.Context) error {
+	start := r.clock.Now()
+	defer func() { r.order.Fill += r.clock.Since(start) }()
+	budget := max(r.times.Cut.Sub(start)*2/3, r.times.MinFill)
+	filled := make([][]engine.TxResult, len(r.list))
+	points := make([]engine.Savepoint, len(r.list))
+	if err := r.each(func(i int, b *Block) (err error) {
+		points[i], filled[i], err = fillBlock(ctx, b, budget, r.bundles.Reserved(b.Chain))
+		return err
+	}); err != nil {
+		return err
+	}
+	for i, b := range r.list {
+		if err := r.take(ctx, b, points[i], filled[i], budget); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func fillBlock(ctx context.Context, b *Block, budget time.Duration, skip []common.Hash) (engine.Savepoint, []engine.TxResult, error) {
+	sp, err := b.Session.Savepoint(ctx)
+	if err != nil {
+		return 0, nil, fmt.Errorf("taking a savepoint: %w", err)
+	}
+	res, err := b.Session.Fill(ctx, engine.FillOptions{MaxTime: budget, Skip: skip})
+	if errors.Is(err, engine.ErrPoolBehind) {
+		return sp, nil, nil // a block without plain transactions is better than none
+	}
+	if err != nil {
+		return 0, nil, fmt.Errorf("filling from the pool: %w", err)
+	}
+	return sp, res, nil
+}
+
+// take checks a fill and puts it into the order. Fills take no interop transactions,
+// so an invalid message cannot come up unless engine and executor disagree on what
+// one is; then the fill is made again without it.
+func (r *run) take(ctx context.Context, b *Block, sp engine.Savepoint, filled []engine.TxResult, budget time.Duration) error {
+	skip := r.bundles.Reserved(b.Chain)
+	for try := 0; ; try++ {
+		txs, err := Checked(filled)
+		if err != nil {
+			return &ChainError{b.Chain, err}
+		}
+		if err = r.check.Apply(b.Chain, txs); err == nil {
+			r.plain(b.Chain, filled)
+			if err := b.Session.Release(ctx, sp); err != nil {
+				return &ChainError{b.Chain, fmt.Errorf("releasing savepoint: %w", err)}
+			}
+			return nil
+		}
+		var bad *executor.MessageError
+		if !errors.As(err, &bad) {
+			return fmt.Errorf("checking messages of chain %s: %w", b.Chain, err)
+		}
+		r.log.Error("A pool transaction executed an invalid message, it is left out", "chain", b.Chain, "slot", r.slot, "tx", bad.Tx, "err", err)
+		if err := b.Session.Rollback(ctx, sp); err != nil {
+			return &ChainError{b.Chain, fmt.Errorf("rolling a fill back: %w", err)}
+		}
+		if try == maxRefills {
+			return nil // without plain transactions this time
+		}
+		skip = append(skip, bad.Tx)
+		if sp, filled, err = fillBlock(ctx, b, budget, skip); err != nil {
+			return &ChainError{b.Chain, err}
+		}
+	}
+}
+
+// plain puts the transactions of a fill into the order.
+func (r *run) plain(chain sequence.ChainID, filled []engine.TxResult) {
+	step := sequence.Step{Chain: chain}
+	for i := range filled {
+		if filled[i].Included() {
+			step.Transactions = append(step.Transactions, filled[i].Raw)
+		}
+	}
+	if len(step.Transactions) > 0 {
+		r.order.Steps = append(r.order.Steps, step)
+	}
+}
+
+// each runs f on all blocks in parallel and names the chain of the first error.
+func (r *run) each(f func(i int, b *Block) error) error {
+	errs := make([]error, len(r.list))
+	var wg sync.WaitGroup
+	for i, b := range r.list {
+		wg.Go(func() { errs[i] = f(i, b) })
+	}
+	wg.Wait()
+	for i, b := range r.list {
+		if errs[i] != nil {
+			return &ChainError{b.Chain, errs[i]}
+		}
+	}
+	return nil
+}

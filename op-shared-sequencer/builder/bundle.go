@@ -1,0 +1,211 @@
+package builder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/ethereum/go-ethereum/core/types"
+
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/executor"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/relay"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
+)
+
+// Attempt runs bundles over the open blocks of a slot.
+type Attempt struct {
+	Slot    sequence.Slot
+	Blocks  map[sequence.ChainID]*Block // all chains of the bundle must be among them
+	Check   Checker
+	Relayer Relayer
+	// OutOfTime, if set, ends a bundle between two transactions. A transaction is not
+	// interrupted: its session would be lost, and the slot with it.
+	OutOfTime func() bool
+}
+
+// attempt is one run of a bundle.
+type attempt struct {
+	*Attempt
+	items []bundlepool.ItemResult
+	steps []sequence.Step
+	logs  []relay.Log // of all its transactions
+}
+
+// Run executes a bundle, in order. If an item cannot be included, reverts or executes
+// an invalid message, everything of the bundle is undone on all its chains and the
+// outcome says which item and why. The error is about the blocks, not the bundle: they
+// cannot be built on any more.
+func (at *Attempt) Run(ctx context.Context, b *sequence.Bundle) (*bundlepool.Outcome, []sequence.Step, error) {
+	a := &attempt{Attempt: at}
+	points, err := savepoints(ctx, b.Chains(), at.Blocks)
+	if err != nil {
+		return nil, nil, err
+	}
+	mark := at.Check.Mark()
+	for i := range b.Items {
+		if err = a.item(ctx, i, &b.Items[i]); err != nil {
+			break
+		}
+	}
+	var failed *failure
+	switch {
+	case err == nil:
+		for _, p := range points {
+			if err := p.block.Session.Release(ctx, p.savepoint); err != nil {
+				return nil, nil, &ChainError{p.block.Chain, fmt.Errorf("releasing a savepoint: %w", err)}
+			}
+		}
+		hash := b.Hash()
+		for i := range a.steps {
+			a.steps[i].Bundle = hash
+		}
+		return &bundlepool.Outcome{Kind: bundlepool.Execute, Result: bundlepool.BundleResult{Slot: at.Slot, Items: a.items}}, a.steps, nil
+	case errors.As(err, &failed):
+		for _, p := range points {
+			if err := p.block.Session.Rollback(ctx, p.savepoint); err != nil {
+				return nil, nil, &ChainError{p.block.Chain, fmt.Errorf("rolling a bundle back: %w", err)}
+			}
+		}
+		if err := at.Check.Rollback(mark); err != nil {
+			return nil, nil, err
+		}
+		return failed.outcome(at.Slot, a.items), nil, nil
+	default:
+		return nil, nil, err
+	}
+}
+
+// point is a savepoint on one of a bundle's chains.
+type point struct {
+	block     *Block
+	savepoint engine.Savepoint
+}
+
+func savepoints(ctx context.Context, chains []sequence.ChainID, blocks map[sequence.ChainID]*Block) ([]point, error) {
+	var points []point
+	for _, id := range chains {
+		b := blocks[id]
+		sp, err := b.Session.Savepoint(ctx)
+		if err != nil {
+			return nil, &ChainError{id, fmt.Errorf("taking a savepoint: %w", err)}
+		}
+		points = append(points, point{b, sp})
+	}
+	return points, nil
+}
+
+// failure ends a bundle, not the slot.
+type failure struct {
+	bundlepool.Failure
+	retry bool // another slot may do
+}
+
+func (f *failure) Error() string { return f.Reason }
+
+func (f *failure) outcome(slot sequence.Slot, items []bundlepool.ItemResult) *bundlepool.Outcome {
+	o := &bundlepool.Outcome{Kind: bundlepool.Fail, Result: bundlepool.BundleResult{Slot: slot, Items: items, Failed: &f.Failure}}
+	if f.retry {
+		o.Kind = bundlepool.Retry
+	}
+	return o
+}
+
+// item runs one item of the bundle.
+func (a *attempt) item(ctx context.Context, index int, it *sequence.BundleItem) error {
+	if !it.Relay() {
+		return a.transaction(ctx, index, it.Chain, it.Transaction)
+	}
+	waiting := relay.Pending(it.Chain, a.logs)
+	if len(waiting) == 0 {
+		return &failure{Failure: bundlepool.Failure{Item: index, Chain: it.Chain, Reason: fmt.Sprintf("nothing to relay: no transaction before it sent a message to chain %s", it.Chain)}}
+	}
+	for _, m := range waiting {
+		raw, err := a.relayTx(ctx, it.Chain, m)
+		if err != nil {
+			return err
+		}
+		if err := a.transaction(ctx, index, it.Chain, raw); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// relayTx signs the transaction that executes m on chain dest.
+func (a *attempt) relayTx(ctx context.Context, dest sequence.ChainID, m relay.Log) ([]byte, error) {
+	session := a.Blocks[dest].Session
+	account, err := session.Account(ctx, a.Relayer.Address())
+	if err != nil {
+		return nil, &ChainError{dest, fmt.Errorf("reading the relayer's account: %w", err)}
+	}
+	raw, err := a.Relayer.Transaction(dest, session.Header(), account.Nonce, m.Chain, a.Slot, m.Log)
+	if err != nil {
+		return nil, &ChainError{dest, fmt.Errorf("signing a relay: %w", err)}
+	}
+	return raw, nil
+}
+
+// transaction runs one transaction and checks the messages it executed.
+func (a *attempt) transaction(ctx context.Context, index int, id sequence.ChainID, raw []byte) error {
+	if a.OutOfTime != nil && a.OutOfTime() {
+		return &failure{bundlepool.Failure{Item: index, Chain: id, Reason: "the slot ended before the bundle did"}, true}
+	}
+	res, err := a.Blocks[id].Session.Execute(ctx, [][]byte{raw}, false)
+	if err != nil {
+		return &ChainError{id, fmt.Errorf("executing a transaction of a bundle: %w", err)}
+	}
+	if len(res) != 1 {
+		return &ChainError{id, fmt.Errorf("the engine gave %d results for one transaction", len(res))}
+	}
+	r := res[0]
+	fail := func(reason string, retry bool) error {
+		return &failure{bundlepool.Failure{Item: index, Chain: id, TxHash: r.Hash, Reason: reason, ReturnData: r.ReturnData}, retry}
+	}
+	if r.Err != nil {
+		return fail(fmt.Sprintf("cannot be included: %v", r.Err), engine.MayFitLater(r.Err))
+	}
+	item := bundlepool.ItemResult{
+		Item: index, Chain: id, TxHash: r.Hash, BlockNumber: a.Blocks[id].Session.Header().Number,
+		Status: r.Status, GasUsed: r.GasUsed, Logs: r.Logs, ReturnData: r.ReturnData,
+	}
+	if !r.Succeeded() {
+		item.RevertReason = bundlepool.RevertReason(r.ReturnData)
+		a.items = append(a.items, item)
+		return fail("reverted: "+item.RevertReason, false)
+	}
+	txs, err := Checked(res)
+	if err != nil {
+		return &ChainError{id, err}
+	}
+	if err := a.Check.Apply(id, txs); err != nil {
+		var bad *executor.MessageError
+		if errors.As(err, &bad) {
+			return fail(err.Error(), errors.Is(err, executor.RuleHistory))
+		}
+		return fmt.Errorf("checking messages of chain %s: %w", id, err)
+	}
+	a.items = append(a.items, item)
+	a.steps = append(a.steps, sequence.Step{Chain: id, Transactions: [][]byte{raw}})
+	for _, l := range r.Logs {
+		a.logs = append(a.logs, relay.Log{Chain: id, Log: l})
+	}
+	return nil
+}
+
+// Checked is what the executor needs of results, of those that were included.
+func Checked(results []engine.TxResult) ([]executor.Tx, error) {
+	txs := make([]executor.Tx, 0, len(results))
+	for i := range results {
+		if !results[i].Included() {
+			continue
+		}
+		tx := new(types.Transaction)
+		if err := tx.UnmarshalBinary(results[i].Raw); err != nil {
+			return nil, fmt.Errorf("the engine included transaction %s, which cannot be decoded: %w", results[i].Hash, err)
+		}
+		txs = append(txs, executor.NewTx(tx, results[i].Logs))
+	}
+	return txs, nil
+}

@@ -1,0 +1,130 @@
+package sequencer
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"github.com/ethereum/go-ethereum/common"
+	"github.com/ethereum/go-ethereum/common/lru"
+
+	"github.com/ethereum-optimism/optimism/op-node/rollup"
+	"github.com/ethereum-optimism/optimism/op-node/rollup/derive"
+	"github.com/ethereum-optimism/optimism/op-service/eth"
+
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
+)
+
+// Chain is one rollup of the set.
+type Chain struct {
+	Engine engine.Engine
+	Rollup *rollup.Config
+}
+
+// chain keeps the virtual node that a rollup has at the moment, and makes sure that
+// the core does not use its parts after it is gone.
+type chain struct {
+	id     sequence.ChainID
+	engine engine.Engine
+	rollup *rollup.Config
+
+	mu    sync.Mutex
+	node  *node         // nil while no virtual node runs
+	lent  bool          // the core uses the node's parts
+	freed chan struct{} // closed when they are given back
+
+	trouble engineTrouble
+	syncing atomic.Bool // the message history is being synced
+}
+
+// attach makes n the chain's node.
+func (c *chain) attach(n *node) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.node = n
+}
+
+// detach takes n away, after the core has given its parts back.
+func (c *chain) detach(n *node) {
+	c.mu.Lock()
+	if c.node == n {
+		c.node = nil
+	}
+	c.mu.Unlock()
+	_ = c.idle(context.Background())
+}
+
+// borrow lends the node's parts to the core until giveBack. It returns nil while no
+// virtual node runs.
+func (c *chain) borrow() *node {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.node == nil {
+		return nil
+	}
+	c.lent, c.freed = true, make(chan struct{})
+	return c.node
+}
+
+// current is the chain's node, nil while no virtual node runs. Its parts may only be
+// used for reading.
+func (c *chain) current() *node {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.node
+}
+
+// giveBack ends a borrow.
+func (c *chain) giveBack() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.lent {
+		c.lent = false
+		close(c.freed)
+	}
+}
+
+// idle waits until the core does not use the node's parts.
+func (c *chain) idle(ctx context.Context) error {
+	c.mu.Lock()
+	lent, freed := c.lent, c.freed
+	c.mu.Unlock()
+	if !lent {
+		return nil
+	}
+	select {
+	case <-freed:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// systemConfigs answers the attributes builder for blocks that were sealed here.
+type systemConfigs struct {
+	derive.SystemConfigL2Fetcher
+	own *lru.Cache[common.Hash, eth.SystemConfig]
+}
+
+// ownConfigs is how many blocks back the attributes builder may ask: one, and some
+// for chains that are taken back.
+const ownConfigs = 64
+
+func newSystemConfigs(inner derive.SystemConfigL2Fetcher) *systemConfigs {
+	return &systemConfigs{SystemConfigL2Fetcher: inner, own: lru.NewCache[common.Hash, eth.SystemConfig](ownConfigs)}
+}
+
+func (s *systemConfigs) SystemConfigByL2Hash(ctx context.Context, hash common.Hash) (eth.SystemConfig, error) {
+	if cfg, ok := s.own.Get(hash); ok {
+		return cfg, nil
+	}
+	return s.SystemConfigL2Fetcher.SystemConfigByL2Hash(ctx, hash)
+}
+
+// add remembers the system config that a sealed block carries.
+func (s *systemConfigs) add(cfg *rollup.Config, payload *eth.ExecutionPayload) {
+	if sys, err := derive.PayloadToSystemConfig(cfg, payload); err == nil {
+		s.own.Add(payload.BlockHash, sys)
+	}
+}

@@ -1,0 +1,265 @@
+package sequencer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ethereum/go-ethereum/common"
+	"github.com/ethereum/go-ethereum/log"
+
+	"github.com/ethereum-optimism/optimism/op-node/rollup"
+	"github.com/ethereum-optimism/optimism/op-node/rollup/derive"
+	"github.com/ethereum-optimism/optimism/op-node/rollup/driver"
+	"github.com/ethereum-optimism/optimism/op-node/rollup/sequencing"
+	"github.com/ethereum-optimism/optimism/op-service/eth"
+	"github.com/ethereum-optimism/optimism/op-service/event"
+)
+
+// Controller is what the sequencer needs of a driver's engine controller.
+type Controller interface {
+	// UnsafeL2HeadLocked is the head that the next block goes on. Not for event handlers.
+	UnsafeL2HeadLocked() eth.L2BlockRef
+	RequestForkchoiceUpdate(ctx context.Context)
+	// ProcessPayload makes a sealed block the new unsafe head; its errors are those of
+	// sequencing.SequencerEngine.
+	ProcessPayload(ctx context.Context, envelope *eth.ExecutionPayloadEnvelope, ref eth.L2BlockRef, buildStarted time.Time) error
+}
+
+// parts is what a driver gives its sequencer: driver.SequencerParts with the engine
+// controller behind an interface and the attributes builder replaced by ours.
+type parts struct {
+	ctx        context.Context // ends when the driver closes
+	rollup     *rollup.Config
+	attributes derive.AttributesBuilder
+	origins    sequencing.L1OriginSelectorIface
+	l1         sequencing.L1Blocks
+	listener   sequencing.SequencerStateListener
+	gossip     sequencing.AsyncGossiper
+	metrics    sequencing.Metrics
+	controller Controller
+	authority  rollup.SuperAuthority // nil outside a supernode
+	configs    *systemConfigs        // nil: the attributes builder keeps no cache of ours
+}
+
+// node is the sequencer as one driver sees it. It builds nothing itself: it tells
+// the core whether its chain may be built on and lends it the driver's parts. There
+// is a new one for every start of a virtual node.
+type node struct {
+	chain *chain
+	clock Clock
+	log   log.Logger
+	parts parts
+	abort func() // ends the slot in progress
+
+	emitter event.Emitter
+
+	mu       sync.Mutex
+	standing standing
+}
+
+var _ sequencing.SequencerIface = (*node)(nil)
+
+func newNode(c *chain, clk Clock, l log.Logger, p parts, abort func()) *node {
+	return &node{chain: c, clock: clk, log: l, parts: p, abort: abort}
+}
+
+// fromDriver takes a driver's parts. The attributes builder is upstream's, over a
+// cache of the system configs of our own blocks: upstream's client would fetch the
+// whole parent block for it in every slot.
+func fromDriver(p *driver.SequencerParts) parts {
+	configs := newSystemConfigs(p.L2)
+	return parts{
+		ctx: p.Ctx, rollup: p.RollupCfg,
+		attributes: derive.NewFetchingAttributesBuilder(p.RollupCfg, p.L1ChainConfig, p.DepSet, p.L1Receipts, configs),
+		origins:    p.L1OriginSelector, l1: p.L1, listener: p.Listener, gossip: p.Gossip, metrics: p.Metrics,
+		controller: p.Engine, authority: p.SuperAuthority, configs: configs,
+	}
+}
+
+func (n *node) AttachEmitter(em event.Emitter) { n.emitter = em }
+
+// OnEvent runs on the driver's event loop: it must not block, and must not call the
+// engine controller, which may be emitting under its lock.
+func (n *node) OnEvent(_ context.Context, ev event.Event) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	blockTime := time.Duration(n.parts.rollup.BlockTime) * time.Second
+	if n.standing.observe(ev, n.clock.Now(), blockTime) {
+		n.abort()
+	}
+	if _, ok := ev.(rollup.ResetEvent); ok {
+		n.parts.metrics.RecordSequencerReset()
+	}
+	return true
+}
+
+// ready returns the head to build on, or why the chain cannot be built on.
+func (n *node) ready() (eth.L2BlockRef, string) {
+	head := n.parts.controller.UnsafeL2HeadLocked()
+	denied, err := n.denied()
+	if err != nil {
+		return head, fmt.Sprintf("its deny list cannot be read: %v", err)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return head, n.standing.blocked(head, denied, n.clock.Now())
+}
+
+// denied is the highest block number that was invalidated, nil if none was.
+func (n *node) denied() (*uint64, error) {
+	if n.parts.authority == nil {
+		return nil, nil
+	}
+	height, any, err := n.parts.authority.MaxDeniedHeight()
+	if err != nil || !any {
+		return nil, err
+	}
+	return &height, nil
+}
+
+// backOff keeps the chain from being built on for a while.
+func (n *node) backOff(d time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.standing.notBefore = n.clock.Now().Add(d)
+}
+
+// requestReset asks the driver to find its heads again.
+func (n *node) requestReset(err error) {
+	n.mu.Lock()
+	n.standing.resetting = true // until the event comes back, nothing is built
+	n.mu.Unlock()
+	n.emitter.Emit(n.parts.ctx, rollup.ResetEvent{Err: err})
+}
+
+// recovering says whether blocks are built without user transactions.
+func (n *node) recovering() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.standing.recover
+}
+
+// resets counts the confirmed resets of this driver.
+func (n *node) resets() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.standing.resets
+}
+
+// safeHead is the chain's cross-safe head as the driver last said.
+func (n *node) safeHead() eth.L2BlockRef {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.standing.safe
+}
+
+// RunAction is called by upstream's own tests only.
+func (n *node) RunAction() {}
+
+// RunLoop is the life of the driver. The core builds in its own goroutine, so this
+// only waits; it does not return while the core uses the driver's parts, which are
+// closed next.
+func (n *node) RunLoop(ctx context.Context) {
+	n.setRunning(true)
+	<-ctx.Done()
+	n.setRunning(false)
+	n.abort()
+	n.chain.detach(n)
+}
+
+func (n *node) setRunning(running bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.standing.running = running
+}
+
+func (n *node) Active() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.standing.active
+}
+
+func (n *node) setActive(active bool) {
+	n.mu.Lock()
+	n.standing.active = active
+	n.mu.Unlock()
+	n.parts.metrics.SetSequencerState(active)
+}
+
+// Init is called once, before RunLoop.
+func (n *node) Init(ctx context.Context, active bool) error {
+	n.parts.gossip.Start()
+	n.parts.controller.RequestForkchoiceUpdate(n.parts.ctx)
+	if !active {
+		n.setActive(false)
+		return n.parts.listener.SequencerStopped()
+	}
+	if err := n.parts.listener.SequencerStarted(); err != nil {
+		return fmt.Errorf("failed to notify sequencer-state listener of start: %w", err)
+	}
+	n.setActive(true)
+	return nil
+}
+
+// Start serves admin_startSequencer: head must be the chain's unsafe head.
+func (n *node) Start(ctx context.Context, head common.Hash) error {
+	if n.Active() {
+		return sequencing.ErrSequencerAlreadyStarted
+	}
+	if have := n.parts.controller.UnsafeL2HeadLocked(); have.Hash != head {
+		return fmt.Errorf("block hash does not match: head %s, received %s", have, head)
+	}
+	if err := n.parts.listener.SequencerStarted(); err != nil {
+		return fmt.Errorf("failed to notify sequencer-state listener of start: %w", err)
+	}
+	n.log.Info("Chain is sequenced again", "chain", n.chain.id)
+	n.setActive(true)
+	return nil
+}
+
+// Stop serves admin_stopSequencer, and op-supernode calls it before it rewinds a
+// chain. It returns when nothing of a slot can reach the engine any more: a block
+// handed over later would put back what the rewind takes away.
+func (n *node) Stop(ctx context.Context) (common.Hash, error) {
+	if !n.Active() {
+		return common.Hash{}, sequencing.ErrSequencerAlreadyStopped
+	}
+	n.setActive(false)
+	n.abort()
+	if err := n.chain.idle(ctx); err != nil {
+		return common.Hash{}, fmt.Errorf("chain %s: waiting for the slot in progress: %w", n.chain.id, err)
+	}
+	if err := n.parts.listener.SequencerStopped(); err != nil {
+		return common.Hash{}, fmt.Errorf("failed to notify sequencer-state listener of stop: %w", err)
+	}
+	n.log.Info("Chain is no longer sequenced", "chain", n.chain.id)
+	return n.parts.controller.UnsafeL2HeadLocked().Hash, nil
+}
+
+// SetMaxSafeLag bounds how many blocks the unsafe head may be ahead of the safe head; 0 lifts the bound.
+func (n *node) SetMaxSafeLag(_ context.Context, blocks uint64) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.standing.maxSafeLag = blocks
+	return nil
+}
+
+// OverrideLeader is op-conductor's; the rotation decides who leads here.
+func (n *node) OverrideLeader(context.Context) error {
+	return errors.New("no conductor: the shared sequencer's rotation decides who leads")
+}
+
+func (n *node) ConductorEnabled(context.Context) bool { return false }
+
+func (n *node) SetRecoverMode(mode bool) {
+	n.mu.Lock()
+	n.standing.recover = mode
+	n.mu.Unlock()
+	n.parts.origins.SetRecoverMode(mode)
+}
+
+// Close is called after RunLoop has returned.
+func (n *node) Close() { n.parts.gossip.Stop() }

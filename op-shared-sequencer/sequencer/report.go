@@ -1,0 +1,70 @@
+package sequencer
+
+import (
+	"time"
+
+	"github.com/ethereum-optimism/optimism/op-service/eth"
+
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
+)
+
+// SlotReport is what happened in a sealed slot, and what its parts cost.
+type SlotReport struct {
+	Slot   sequence.Slot
+	Blocks []BlockReport // ascending by chain
+	// Executed and Failed count the bundles that were run in the slot.
+	Executed, Failed int
+	// Late is when the slot was handed over, after its timestamp; negative: before it.
+	Late time.Duration
+
+	Attributes, Open, Fill, Bundles, Seal, Log, HandOver, Index time.Duration
+}
+
+// BlockReport is one chain's block in a slot.
+type BlockReport struct {
+	Chain        sequence.ChainID
+	Ref          eth.L2BlockRef
+	Transactions int // deposits included
+	GasUsed      uint64
+}
+
+func (r *SlotReport) count(o *bundlepool.Outcome) {
+	if o.Kind == bundlepool.Execute {
+		r.Executed++
+	} else {
+		r.Failed++
+	}
+}
+
+// ChainStatus says how a chain stands.
+type ChainStatus struct {
+	Chain sequence.ChainID
+	Head  eth.L2BlockRef // of its driver; zero if it has none
+	// NotReady says why no block can be built on the chain, "" if one can.
+	NotReady string
+	Agreed   eth.BlockID // the newest block the ledger holds
+}
+
+// Status says how each chain stands, ascending by chain.
+func (s *Sequencer) Status() []ChainStatus {
+	var out []ChainStatus
+	for _, c := range s.chains {
+		st := ChainStatus{Chain: c.id, NotReady: noDriver}
+		st.Agreed, _, _ = s.ledger.Head(c.id)
+		if n := c.current(); n != nil {
+			st.Head, st.NotReady = n.ready()
+		}
+		if err := c.trouble.current(); err != nil && st.NotReady == "" {
+			st.NotReady = "its engine failed: " + err.Error()
+		}
+		out = append(out, st)
+	}
+	return out
+}
+
+// LastSlot is the slot that was agreed last, 0 if there was none.
+func (s *Sequencer) LastSlot() sequence.Slot {
+	slot, _, _ := s.ledger.Last()
+	return slot
+}

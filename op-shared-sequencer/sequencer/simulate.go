@@ -1,0 +1,92 @@
+package sequencer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ethereum-optimism/optimism/op-service/eth"
+
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/builder"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
+)
+
+// ErrNoSlot: no slot has been opened yet on which a bundle could be simulated.
+var ErrNoSlot = errors.New("no slot is open yet")
+
+// opened is what a simulation needs of a slot: where and with what its blocks start.
+type opened struct {
+	slot   sequence.Slot
+	blocks map[sequence.ChainID]openedBlock
+}
+
+type openedBlock struct {
+	chain  *chain
+	parent eth.BlockID
+	attrs  *eth.PayloadAttributes
+}
+
+func (sl *slot) opened() *opened {
+	o := &opened{slot: sl.time, blocks: make(map[sequence.ChainID]openedBlock, len(sl.blocks))}
+	for _, b := range sl.blocks {
+		o.blocks[b.id] = openedBlock{b.chain, b.head.ID(), b.attrs}
+	}
+	return o
+}
+
+// Simulate runs a bundle in sessions of its own, on the blocks that the newest slot
+// started from, and discards them. Transactions that wait in the pools are not seen.
+func (s *Sequencer) Simulate(ctx context.Context, b *sequence.Bundle) (*bundlepool.BundleResult, error) {
+	s.mu.Lock()
+	o := s.open
+	s.mu.Unlock()
+	if o == nil {
+		return nil, ErrNoSlot
+	}
+	parents := map[sequence.ChainID]eth.BlockID{}
+	for _, id := range b.Chains() {
+		at, ok := o.blocks[id]
+		if !ok {
+			return nil, fmt.Errorf("chain %s has no block in slot %d: %w", id, o.slot, ErrNoSlot)
+		}
+		if at.attrs.NoTxPool {
+			return nil, fmt.Errorf("the block of chain %s in slot %d takes no user transactions", id, o.slot)
+		}
+		parents[id] = at.parent
+	}
+	check := s.executor.Begin(o.slot, parents)
+	blocks := map[sequence.ChainID]*builder.Block{}
+	defer discardAll(blocks)
+	for id := range parents {
+		at := o.blocks[id]
+		session, err := at.chain.engine.Open(ctx, at.parent, at.attrs)
+		if err != nil {
+			return nil, fmt.Errorf("opening a session to simulate in: %w", err)
+		}
+		blocks[id] = &builder.Block{Chain: id, Session: session}
+		txs, err := builder.Checked(session.Forced())
+		if err != nil {
+			return nil, fmt.Errorf("chain %s: %w", id, err)
+		}
+		if err := check.Apply(id, txs); err != nil {
+			return nil, err
+		}
+	}
+	at := builder.Attempt{Slot: o.slot, Blocks: blocks, Check: check, Relayer: s.relayer}
+	out, _, err := at.Run(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	return &out.Result, nil
+}
+
+// discardAll ends sessions, also when the caller's context is over.
+func discardAll(blocks map[sequence.ChainID]*builder.Block) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	for _, b := range blocks {
+		_ = b.Session.Discard(ctx) // what is left of it expires in the engine
+	}
+}
