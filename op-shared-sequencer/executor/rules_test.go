@@ -31,7 +31,7 @@ import (
 //	timestamp               same, earlier                 later
 //	expiry                  exactly the window            one more
 //	exact place             right                         block, log, time, chain, origin, payload
-//	declared                alone, among others, split    missing, other, malformed, legacy
+//	declared                alone, among others, split    missing, other, elsewhere, malformed
 //	order                   earlier, same transaction     later, itself, same place in an unopened block
 const (
 	chainA, chainB, stranger = chainID(901), chainID(902), chainID(903)
@@ -52,7 +52,7 @@ type scene struct {
 }
 
 // newScene has a block on each chain with three logs at time sent, and opens slot.
-func newScene(t *testing.T, sent, slot uint64) *scene {
+func newScene(t require.TestingT, sent, slot uint64) *scene {
 	s := &scene{history: newMemory(), slot: slot, parents: map[chainID]eth.BlockID{}, before: map[chainID][]executor.Tx{}}
 	for _, c := range []chainID{chainA, chainB, stranger} {
 		b := ref(c, 50, sent, 0)
@@ -161,6 +161,12 @@ func TestRules(t *testing.T) {
 		{name: "checksum without its place", change: func(t *testing.T, s *scene) {
 			l := declare(s.sent)
 			l[0].StorageKeys = l[0].StorageKeys[1:]
+			s.list = &l
+		}, want: executor.RuleDeclared},
+		{name: "right checksum at another place", change: func(t *testing.T, s *scene) {
+			l, other := declare(s.sent), s.sent
+			other.Identifier.LogIndex = 2
+			l[0].StorageKeys[0] = declare(other)[0].StorageKeys[0]
 			s.list = &l
 		}, want: executor.RuleDeclared},
 		{name: "declared with a trailing entry", change: func(t *testing.T, s *scene) {
