@@ -78,6 +78,8 @@ func StartL1(cfg L1Config) (*L1, error) {
 		nc.HTTPPort, nc.WSPort = cfg.HTTPPort, cfg.WSPort
 		nc.HTTPVirtualHosts, nc.HTTPCors, nc.WSOrigins = []string{"*"}, []string{"*"}, []string{"*"}
 		nc.IPCPath = ""
+		nc.HTTPModules = []string{"eth", "net", "web3", "debug", "txpool"}
+		nc.WSModules = nc.HTTPModules
 		nc.P2P.NoDiscovery, nc.P2P.NoDial, nc.P2P.ListenAddr = true, true, ""
 		nc.Logger = cfg.Log.New("service", "l1")
 		// Left at zero, the gas limit falls block by block until no batch fits any more.

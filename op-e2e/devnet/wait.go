@@ -33,3 +33,6 @@ func WaitFor(ctx context.Context, what string, cond func(context.Context) (bool,
 		}
 	}
 }
+
+// now is the present second. L1 and the chains live in real time.
+func now() uint64 { return uint64(time.Now().Unix()) }

@@ -1,0 +1,64 @@
+// Command devnet runs the whole system on one machine.
+//
+//	devnet up    runs it until it is interrupted
+//	devnet demo  runs it, shows atomic bundles over two rollups, and reports
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// A second signal ends the process at once.
+	context.AfterFunc(ctx, stop)
+	if err := newApp(os.Stdout).RunContext(ctx, os.Args); err != nil {
+		fmt.Fprintln(os.Stderr, "devnet: "+oneLine(err))
+		os.Exit(1)
+	}
+}
+
+func newApp(out io.Writer) *cli.App {
+	app := cli.NewApp()
+	app.Name = "devnet"
+	app.Usage = "two or more rollups with one shared sequencer, on one machine"
+	app.Writer, app.ErrWriter = out, io.Discard
+	app.HideVersion = true
+	// One line instead of the help text: main prints it.
+	usage := func(_ *cli.Context, err error, _ bool) error { return err }
+	app.OnUsageError = usage
+	app.ExitErrHandler = func(*cli.Context, error) {}
+	app.Action = func(c *cli.Context) error {
+		if c.NArg() > 0 {
+			return fmt.Errorf("%q is not a command: expected up or demo", c.Args().First())
+		}
+		return fmt.Errorf("no command: expected up or demo")
+	}
+	app.Commands = []*cli.Command{
+		{Name: "up", Usage: "run the devnet until it is interrupted", Flags: upFlags, Action: up, OnUsageError: usage},
+		{Name: "demo", Usage: "run the devnet, show atomic bundles, report, and end", Flags: demoFlags, Action: demo, OnUsageError: usage},
+	}
+	for _, c := range app.Commands {
+		c.HideHelpCommand = true
+	}
+	return app
+}
+
+// oneLine puts joined errors into one line.
+func oneLine(err error) string {
+	var parts []string
+	for _, l := range strings.Split(err.Error(), "\n") {
+		if l = strings.TrimSpace(l); l != "" {
+			parts = append(parts, l)
+		}
+	}
+	return strings.Join(parts, "; ")
+}

@@ -1,0 +1,164 @@
+package devnet
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/ethereum/go-ethereum/log"
+
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/config"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/service"
+)
+
+// EngineMode says how the op-geths run.
+type EngineMode string
+
+const (
+	// Embedded engines run in this process.
+	Embedded EngineMode = "embedded"
+	// Process engines are processes of their own, reached over the authenticated RPC.
+	Process EngineMode = "process"
+)
+
+// Config says what a devnet is made of. Start with DefaultConfig.
+type Config struct {
+	// Dir keeps everything; a devnet goes on from where it was left there. Empty: a
+	// temporary directory that Stop removes.
+	Dir string
+	// RemoveDir makes Stop remove Dir.
+	RemoveDir bool
+	// Artifacts are the built contracts, needed for a new Dir. Empty: those of the
+	// repository around the working directory.
+	Artifacts string
+	// Chains are the rollups' chain IDs. A Dir that exists must hold the same.
+	Chains []uint64
+	// L1BlockTime and L2BlockTime in seconds.
+	L1BlockTime, L2BlockTime uint64
+	// MessageExpiry overrides how long a message may be executed, in seconds. 0: the
+	// protocol's time.
+	MessageExpiry uint64
+
+	Engines EngineMode
+	// Geth is the patched op-geth's binary, for process engines.
+	Geth  string
+	Ports Ports
+
+	// Blobs makes the batchers post blobs instead of calldata.
+	Blobs      bool
+	NoBatcher  bool
+	NoProposer bool
+	// ProposalInterval is the time between the proposer's dispute games.
+	ProposalInterval time.Duration
+	// P2P switches gossip of unsafe blocks on.
+	P2P bool
+	// ConfDepth is how many L1 blocks behind the L1 head the origin of a block stays.
+	ConfDepth uint64
+
+	// Sequencer changes the shared sequencer's configuration. May be nil.
+	Sequencer func(*config.SharedSequencer)
+	// Options changes what the op-node is given beside its configuration. May be nil.
+	Options func(*service.Options)
+
+	Log log.Logger
+}
+
+// Ports are the ports to listen on, on 127.0.0.1; 0 takes a free one.
+type Ports struct {
+	L1              int            // HTTP and WebSocket
+	Beacon          int            // L1's beacon API
+	Node            int            // op-node of chain C: /C/; super roots: /
+	SharedSequencer int            // sharedseq
+	Engines         map[uint64]int // HTTP and WebSocket, by chain
+}
+
+// DefaultConfig is two chains with blocks of one second on an L1 with blocks of two,
+// all in one process, on free ports, with a batcher per chain and a proposer.
+func DefaultConfig(l log.Logger) Config {
+	return Config{
+		Chains: []uint64{901, 902}, L1BlockTime: 2, L2BlockTime: 1,
+		Engines: Embedded, ProposalInterval: 12 * time.Second, ConfDepth: 2, Log: l,
+	}
+}
+
+// Check says what is wrong with the configuration, in one line.
+func (c *Config) Check() error {
+	switch {
+	case len(c.Chains) == 0:
+		return errors.New("no chains: expected at least one chain ID")
+	case c.L1BlockTime < minL1BlockTime:
+		return fmt.Errorf("L1 block time of %d s: expected at least %d s", c.L1BlockTime, minL1BlockTime)
+	case c.L2BlockTime == 0:
+		return errors.New("L2 block time of 0 s: expected at least 1 s")
+	case c.L2BlockTime > c.L1BlockTime:
+		return fmt.Errorf("L2 block time of %d s: expected at most the L1 block time of %d s", c.L2BlockTime, c.L1BlockTime)
+	case c.Engines != Embedded && c.Engines != Process:
+		return fmt.Errorf("engine mode %q: expected %q or %q", c.Engines, Embedded, Process)
+	case c.Engines == Process && c.Geth == "":
+		return errors.New("no op-geth binary for engines as processes: expected its path")
+	case !c.NoProposer && c.ProposalInterval <= 0:
+		return fmt.Errorf("proposal interval %v: expected more than 0", c.ProposalInterval)
+	case c.Log == nil:
+		return errors.New("no logger")
+	}
+	if c.Engines == Process {
+		if info, err := os.Stat(c.Geth); err != nil || info.IsDir() {
+			return fmt.Errorf("op-geth binary %s: no such file: `make op-geth` builds bin/op-geth", c.Geth)
+		}
+	}
+	return nil
+}
+
+// kept are the settings that a directory is bound to.
+type kept struct {
+	Chains        []uint64 `json:"chains"`
+	L1BlockTime   uint64   `json:"l1BlockTime"`
+	L2BlockTime   uint64   `json:"l2BlockTime"`
+	MessageExpiry uint64   `json:"messageExpiry"`
+}
+
+const keptFile = "devnet.json"
+
+// keep binds dir to the settings, or says which of them differs from what it is bound to.
+func (c *Config) keep(dir string) error {
+	chains := slices.Sorted(slices.Values(c.Chains))
+	now := kept{Chains: chains, L1BlockTime: c.L1BlockTime, L2BlockTime: c.L2BlockTime, MessageExpiry: c.MessageExpiry}
+	path := filepath.Join(dir, keptFile)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		data, err := json.Marshal(now)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(path+".tmp", data, 0o644); err != nil {
+			return err
+		}
+		return os.Rename(path+".tmp", path)
+	}
+	if err != nil {
+		return err
+	}
+	var was kept
+	if err := json.Unmarshal(data, &was); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	differs := func(what string, is, was any) error {
+		return fmt.Errorf("%s is %v, but %s was made with %v: use that, or another directory", what, is, dir, was)
+	}
+	switch {
+	case !slices.Equal(was.Chains, now.Chains):
+		return differs("the set of chains", now.Chains, was.Chains)
+	case was.L1BlockTime != now.L1BlockTime:
+		return differs("the L1 block time", now.L1BlockTime, was.L1BlockTime)
+	case was.L2BlockTime != now.L2BlockTime:
+		return differs("the L2 block time", now.L2BlockTime, was.L2BlockTime)
+	case was.MessageExpiry != now.MessageExpiry:
+		return differs("the message expiry", now.MessageExpiry, was.MessageExpiry)
+	}
+	return nil
+}

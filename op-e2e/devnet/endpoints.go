@@ -1,0 +1,71 @@
+package devnet
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/ethereum/go-ethereum/common"
+)
+
+// Endpoints is where a devnet listens, for people and tools.
+type Endpoints struct {
+	L1              string                    `json:"l1"`
+	L1WS            string                    `json:"l1WS"`
+	L1Beacon        string                    `json:"l1Beacon"`
+	L1ChainID       uint64                    `json:"l1ChainId"`
+	Node            string                    `json:"node"`
+	SharedSequencer string                    `json:"sharedSequencer"`
+	Chains          map[uint64]ChainEndpoints `json:"chains"`
+	TestToken       common.Address            `json:"testToken"` // ERC-7802, on every L2
+}
+
+// ChainEndpoints is where one rollup's services listen.
+type ChainEndpoints struct {
+	RPC  string `json:"rpc"`
+	WS   string `json:"ws"`
+	Node string `json:"node"`
+}
+
+// EndpointsFile is the name of the file with the endpoints in the devnet's directory. It
+// is written when everything runs, and is of the last start.
+const EndpointsFile = "endpoints.json"
+
+// Endpoints says where everything listens.
+func (d *Devnet) Endpoints() Endpoints {
+	e := Endpoints{
+		L1: d.l1.HTTP(), L1WS: d.l1.WS(), L1Beacon: d.l1.Beacon(), L1ChainID: d.genesis.L1.Config.ChainID.Uint64(),
+		Node: d.NodeURL(), SharedSequencer: d.SharedSequencerURL(),
+		Chains: map[uint64]ChainEndpoints{}, TestToken: d.genesis.TestToken,
+	}
+	for _, id := range d.chains {
+		e.Chains[id] = ChainEndpoints{RPC: d.EngineRPC(id), WS: d.EngineWS(id), Node: d.NodeRPC(id)}
+	}
+	return e
+}
+
+func (d *Devnet) writeEndpoints() error {
+	data, err := json.MarshalIndent(d.Endpoints(), "", "  ")
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(d.dir, EndpointsFile)
+	if err := os.WriteFile(path+".tmp", append(data, '\n'), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(path+".tmp", path)
+}
+
+// ReadEndpoints reads the endpoints of the devnet in dir.
+func ReadEndpoints(dir string) (*Endpoints, error) {
+	data, err := os.ReadFile(filepath.Join(dir, EndpointsFile))
+	if err != nil {
+		return nil, err
+	}
+	e := new(Endpoints)
+	if err := json.Unmarshal(data, e); err != nil {
+		return nil, fmt.Errorf("%s in %s: %w", EndpointsFile, dir, err)
+	}
+	return e, nil
+}
