@@ -19,7 +19,7 @@ type Attempt struct {
 	Slot    sequence.Slot
 	Blocks  map[sequence.ChainID]*Block // all chains of the bundle must be among them
 	Check   Checker
-	Relayer Relayer
+	Relayer Relayer // nil: bundles with relay steps fail
 	// OutOfTime, if set, ends a bundle between two transactions. A transaction is not
 	// interrupted: its session would be lost, and the slot with it.
 	OutOfTime func() bool
@@ -116,6 +116,9 @@ func (f *failure) outcome(slot sequence.Slot, items []bundlepool.ItemResult) *bu
 func (a *attempt) item(ctx context.Context, index int, it *sequence.BundleItem) error {
 	if !it.Relay() {
 		return a.transaction(ctx, index, it.Chain, it.Transaction)
+	}
+	if a.Relayer == nil {
+		return &failure{Failure: bundlepool.Failure{Item: index, Chain: it.Chain, Reason: "this operator has no relayer key: send the relay as a signed transaction"}}
 	}
 	waiting := relay.Pending(it.Chain, a.logs)
 	if len(waiting) == 0 {
