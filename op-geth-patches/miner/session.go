@@ -29,7 +29,6 @@ import (
 	"github.com/ethereum/go-ethereum/consensus/misc"
 	"github.com/ethereum/go-ethereum/core"
 	"github.com/ethereum/go-ethereum/core/state"
-	"github.com/ethereum/go-ethereum/core/tracing"
 	"github.com/ethereum/go-ethereum/core/txpool"
 	"github.com/ethereum/go-ethereum/core/types"
 	"github.com/ethereum/go-ethereum/params"
@@ -136,8 +135,8 @@ type Session struct {
 	closed   bool
 	broken   error // set when the state failed to read: nothing computed since is right
 
-	output []byte // of the last call at depth 0
-	vmErr  error
+	output []byte // what the last transaction run by execute gave back
+	vmErr  error  // and why it failed, if it did
 
 	intrMu      sync.Mutex
 	running     *atomic.Int32 // interrupt signal of the Fill that runs
@@ -233,10 +232,8 @@ func (s *Session) Execute(ctx context.Context, txs []*types.Transaction, atomic 
 	if len(txs) >= recoverAhead {
 		core.SenderCacher().Recover(s.env.signer, txs) // costs more than running a transfer
 	}
-	// Outputs are not in receipts. A tracer without OnOpcode sees them and costs
-	// next to nothing.
-	s.env.evm.Config.Tracer = &tracing.Hooks{OnExit: s.onExit}
-	defer func() { s.env.evm.Config.Tracer = nil }()
+	s.env.evm.Config.OnResult = func(data []byte, err error) { s.output, s.vmErr = data, err }
+	defer func() { s.env.evm.Config.OnResult = nil }()
 
 	var before mark
 	if atomic {
@@ -291,12 +288,6 @@ func (s *Session) execute(ctx context.Context, tx *types.Transaction) (SessionRe
 		res.ReturnData = nil
 	}
 	return res, s.broken
-}
-
-func (s *Session) onExit(depth int, output []byte, _ uint64, err error, _ bool) {
-	if depth == 0 {
-		s.output, s.vmErr = common.CopyBytes(output), err
-	}
 }
 
 // apply runs one transaction and keeps every counter of the environment right. If

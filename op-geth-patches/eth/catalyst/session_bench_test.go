@@ -108,7 +108,7 @@ func BenchmarkSessionPath(b *testing.B) {
 // BenchmarkSessionExecute is a follower's step: transactions that come from
 // outside, with and without a recovered sender, one by one and in one list.
 func BenchmarkSessionExecute(b *testing.B) {
-	const count = 2000
+	const count = 1500
 	n := startOpNode(b, opNodeOptions{})
 	ctx := context.Background()
 	txs := make([]*types.Transaction, count)
