@@ -108,7 +108,7 @@ func (c *Config) Check() error {
 	}
 	if c.Engines == Process {
 		if info, err := os.Stat(c.Geth); err != nil || info.IsDir() {
-			return fmt.Errorf("op-geth binary %s: no such file: `make op-geth` builds bin/op-geth", c.Geth)
+			return fmt.Errorf("op-geth binary %s: no such file: `make build` makes bin/op-geth", c.Geth)
 		}
 	}
 	return nil
