@@ -150,8 +150,9 @@ func (l *Ledger) load() error {
 		}
 		l.seq = seg.first
 		whole := seg.size
+		var newest int64
 		torn, err := seg.scan(i == len(segments)-1, func(seq uint64, off int64, body []byte) error {
-			l.seq = seq + 1
+			l.seq, newest = seq+1, off
 			return l.replay(i == 0, seg, off, body)
 		})
 		if err != nil {
@@ -163,6 +164,11 @@ func (l *Ledger) load() error {
 				return fmt.Errorf("cut segment %s at offset %d: %w", name, seg.size, err)
 			}
 		}
+		if i == len(segments)-1 {
+			if err := l.settle(seg, newest); err != nil {
+				return fmt.Errorf("sync segment %s: %w", name, err)
+			}
+		}
 	}
 	if len(l.segments) == 0 {
 		l.seq = 1
@@ -171,6 +177,21 @@ func (l *Ledger) load() error {
 		}
 	}
 	return l.removeUnused()
+}
+
+// settle makes what was read from the last segment durable. The process that wrote it
+// may have died between the newest frame's write and its sync, or the sync may have
+// failed; then the frame is in the page cache but, with its pages clean again, no sync
+// takes it to the disk. So it is written once more, as it stands.
+func (l *Ledger) settle(seg *segment, newest int64) error {
+	frame := make([]byte, seg.size-newest)
+	if _, err := seg.file.ReadAt(frame, newest); err != nil {
+		return err
+	}
+	if _, err := seg.file.WriteAt(frame, newest); err != nil {
+		return err
+	}
+	return errors.Join(seg.file.Sync(), l.dir.sync())
 }
 
 // replay enters one frame into the state.

@@ -53,7 +53,7 @@ type RefillResult struct {
 	Outcome  Outcome
 	Imported int         // blocks
 	Log      eth.BlockID // the log's head
-	Engine   eth.BlockID // the engine's head afterwards
+	Engine   eth.BlockID // the engine's head: afterwards, or before if the refill failed
 	Missing  eth.BlockID // with Gap: the block that neither the engine nor the log has
 }
 
@@ -109,7 +109,6 @@ func (l *Ledger) Refill(ctx context.Context, chain sequence.ChainID, eng Importe
 		if err := eng.SetHead(ctx, id.Hash, common.Hash{}, common.Hash{}); err != nil {
 			return fmt.Errorf("make block %s the head: %w", id, err)
 		}
-		res.Engine = id
 		return nil
 	}
 	for i, b := range todo {
@@ -136,10 +135,14 @@ func (l *Ledger) Refill(ctx context.Context, chain sequence.ChainID, eng Importe
 			l.log.Info("Refilling engine from the ledger", "chain", chain, "at", b.id, "to", res.Log, "blocks", len(todo)-i-1)
 		}
 	}
-	if res.Engine != res.Log {
-		if err := setHead(res.Log); err != nil {
-			return res, fail(err)
-		}
+	if err := setHead(res.Log); err != nil {
+		return res, fail(err)
+	}
+	if head, err = eng.Head(ctx); err != nil {
+		return res, fail(err)
+	}
+	if res.Engine = head.ID(); res.Engine != res.Log {
+		return res, fail(fmt.Errorf("the engine took block %s for its head and stands on %s", res.Log, res.Engine))
 	}
 	res.Outcome = Refilled
 	l.log.Info("Refilled engine from the ledger", "chain", chain, "head", res.Engine, "imported", res.Imported)
