@@ -45,9 +45,13 @@ type Bundles interface {
 	Pending(slot sequence.Slot) []*bundlepool.Entry
 	// Reserved lists transactions that only run inside their bundle.
 	Reserved(chain sequence.ChainID) []common.Hash
-	// Changed is signalled when a bundle was added.
+	// Changed is closed when a bundle becomes pending.
 	Changed() <-chan struct{}
 }
+
+// Standing finds the transactions of a pending bundle that stand in agreed blocks
+// already, because it was executed before.
+type Standing func(ctx context.Context, bundle common.Hash) ([]Kept, error)
 
 // Relayer signs the transactions of relay steps.
 type Relayer interface {
@@ -66,15 +70,16 @@ func (e *ChainError) Unwrap() error { return e.Err }
 
 // Builder makes the order of slots.
 type Builder struct {
-	bundles Bundles
-	relay   Relayer
-	clock   clock.Clock
-	log     log.Logger
+	bundles  Bundles
+	standing Standing
+	relay    Relayer
+	clock    clock.Clock
+	log      log.Logger
 }
 
 // New makes a builder.
-func New(bundles Bundles, relay Relayer, clk clock.Clock, l log.Logger) *Builder {
-	return &Builder{bundles: bundles, relay: relay, clock: clk, log: l}
+func New(bundles Bundles, standing Standing, relay Relayer, clk clock.Clock, l log.Logger) *Builder {
+	return &Builder{bundles: bundles, standing: standing, relay: relay, clock: clk, log: l}
 }
 
 // Times are when the parts of a slot's construction happen.
@@ -181,7 +186,12 @@ func (r *run) runPending(ctx context.Context, until time.Time) error {
 			Slot: r.slot, Blocks: r.blocks, Check: r.check, Relayer: r.relay,
 			OutOfTime: func() bool { return r.clock.Now().After(end) },
 		}
-		outcome, steps, err := at.Run(ctx, e.Bundle)
+		kept, err := r.standing(ctx, e.Hash)
+		if err != nil {
+			r.log.Warn("Bundle waits: what stands of it cannot be read", "bundle", e.Hash, "slot", r.slot, "err", err)
+			continue
+		}
+		outcome, steps, err := at.Run(ctx, e.Bundle, kept)
 		if err != nil {
 			return err
 		}

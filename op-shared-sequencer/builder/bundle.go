@@ -25,9 +25,17 @@ type Attempt struct {
 	OutOfTime func() bool
 }
 
+// Kept is a transaction of a bundle that is in an agreed block already: the bundle was
+// executed before, and only some of its blocks were replaced since.
+type Kept struct {
+	bundlepool.ItemResult               // with its logs
+	Slot                  sequence.Slot // of its block
+}
+
 // attempt is one run of a bundle.
 type attempt struct {
 	*Attempt
+	kept  []Kept
 	items []bundlepool.ItemResult
 	steps []sequence.Step
 	logs  []relay.Log // of all its transactions
@@ -37,8 +45,11 @@ type attempt struct {
 // an invalid message, everything of the bundle is undone on all its chains and the
 // outcome says which item and why. The error is about the blocks, not the bundle: they
 // cannot be built on any more.
-func (at *Attempt) Run(ctx context.Context, b *sequence.Bundle) (*bundlepool.Outcome, []sequence.Step, error) {
-	a := &attempt{Attempt: at}
+//
+// kept are the bundle's transactions that stand in agreed blocks already, in their
+// order. They are not run again: the run completes the bundle.
+func (at *Attempt) Run(ctx context.Context, b *sequence.Bundle, kept []Kept) (*bundlepool.Outcome, []sequence.Step, error) {
+	a := &attempt{Attempt: at, kept: kept}
 	points, err := savepoints(ctx, b.Chains(), at.Blocks)
 	if err != nil {
 		return nil, nil, err
@@ -70,6 +81,9 @@ func (at *Attempt) Run(ctx context.Context, b *sequence.Bundle) (*bundlepool.Out
 		}
 		if err := at.Check.Rollback(mark); err != nil {
 			return nil, nil, err
+		}
+		if len(kept) > 0 {
+			failed.Reason += fmt.Sprintf(" (%d transactions of the bundle remain in earlier blocks, the others were replaced)", len(kept))
 		}
 		return failed.outcome(at.Slot, a.items), nil, nil
 	default:
@@ -114,20 +128,32 @@ func (f *failure) outcome(slot sequence.Slot, items []bundlepool.ItemResult) *bu
 
 // item runs one item of the bundle.
 func (a *attempt) item(ctx context.Context, index int, it *sequence.BundleItem) error {
+	stands := a.keep(index)
 	if !it.Relay() {
+		if stands > 0 {
+			return nil
+		}
 		return a.transaction(ctx, index, it.Chain, it.Transaction)
 	}
+	fail := func(format string, args ...any) error {
+		return &failure{Failure: bundlepool.Failure{Item: index, Chain: it.Chain, Reason: fmt.Sprintf(format, args...)}}
+	}
 	if a.Relayer == nil {
-		return &failure{Failure: bundlepool.Failure{Item: index, Chain: it.Chain, Reason: "this operator has no relayer key: send the relay as a signed transaction"}}
+		return fail("this operator has no relayer key: send the relay as a signed transaction")
 	}
 	waiting := relay.Pending(it.Chain, a.logs)
-	if len(waiting) == 0 {
-		return &failure{Failure: bundlepool.Failure{Item: index, Chain: it.Chain, Reason: fmt.Sprintf("nothing to relay: no transaction before it sent a message to chain %s", it.Chain)}}
+	if len(waiting)+stands == 0 {
+		return fail("nothing to relay: no transaction before it sent a message to chain %s", it.Chain)
 	}
 	for _, m := range waiting {
-		raw, err := a.relayTx(ctx, it.Chain, m)
+		session := a.Blocks[it.Chain].Session
+		account, err := session.Account(ctx, a.Relayer.Address())
 		if err != nil {
-			return err
+			return &ChainError{it.Chain, fmt.Errorf("reading the relayer's account: %w", err)}
+		}
+		raw, err := a.Relayer.Transaction(it.Chain, session.Header(), account.Nonce, m.Chain, m.Slot, m.Log)
+		if err != nil {
+			return fail("%v", err)
 		}
 		if err := a.transaction(ctx, index, it.Chain, raw); err != nil {
 			return err
@@ -136,18 +162,24 @@ func (a *attempt) item(ctx context.Context, index int, it *sequence.BundleItem) 
 	return nil
 }
 
-// relayTx signs the transaction that executes m on chain dest.
-func (a *attempt) relayTx(ctx context.Context, dest sequence.ChainID, m relay.Log) ([]byte, error) {
-	session := a.Blocks[dest].Session
-	account, err := session.Account(ctx, a.Relayer.Address())
-	if err != nil {
-		return nil, &ChainError{dest, fmt.Errorf("reading the relayer's account: %w", err)}
+// keep takes the item's transactions that stand already, and says how many there are.
+func (a *attempt) keep(index int) int {
+	n := 0
+	for _, k := range a.kept {
+		if k.Item == index {
+			a.add(k.ItemResult, k.Slot)
+			n++
+		}
 	}
-	raw, err := a.Relayer.Transaction(dest, session.Header(), account.Nonce, m.Chain, a.Slot, m.Log)
-	if err != nil {
-		return nil, &ChainError{dest, fmt.Errorf("signing a relay: %w", err)}
+	return n
+}
+
+// add notes a transaction of the bundle that succeeded in the block of a slot.
+func (a *attempt) add(item bundlepool.ItemResult, slot sequence.Slot) {
+	a.items = append(a.items, item)
+	for _, l := range item.Logs {
+		a.logs = append(a.logs, relay.Log{Chain: item.Chain, Slot: slot, Log: l})
 	}
-	return raw, nil
 }
 
 // transaction runs one transaction and checks the messages it executed.
@@ -189,11 +221,8 @@ func (a *attempt) transaction(ctx context.Context, index int, id sequence.ChainI
 		}
 		return fmt.Errorf("checking messages of chain %s: %w", id, err)
 	}
-	a.items = append(a.items, item)
+	a.add(item, a.Slot)
 	a.steps = append(a.steps, sequence.Step{Chain: id, Transactions: [][]byte{raw}})
-	for _, l := range r.Logs {
-		a.logs = append(a.logs, relay.Log{Chain: id, Log: l})
-	}
 	return nil
 }
 

@@ -30,9 +30,10 @@ var (
 // ErrNotSent: the log is not a message that can be relayed to the chain.
 var ErrNotSent = errors.New("not a SentMessage log of L2ToL2CrossDomainMessenger for this chain")
 
-// Log is a log and the chain that emitted it.
+// Log is a log, the chain that emitted it, and the slot of its block.
 type Log struct {
 	Chain sequence.ChainID
+	Slot  sequence.Slot
 	*types.Log
 }
 

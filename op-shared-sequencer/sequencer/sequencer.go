@@ -99,6 +99,7 @@ type Bundles interface {
 	builder.Bundles
 	Advance(slot sequence.Slot)
 	Done(hash common.Hash, o bundlepool.Outcome) error
+	Status(hash common.Hash) (bundlepool.Status, error)
 	Replaced(chain sequence.ChainID, from uint64) (again, undone []common.Hash)
 	Settled(chain sequence.ChainID, number uint64)
 }
@@ -173,9 +174,9 @@ func New(cfg Config, d Deps) (*Sequencer, error) {
 	s := &Sequencer{
 		cfg: cfg, log: d.Log, clock: d.Clock, executor: d.Executor, history: d.History, ledger: d.Ledger, bundles: d.Bundles,
 		relayer: d.Relayer, observer: d.Observer, tamper: d.Tamper,
-		builder: builder.New(d.Bundles, d.Relayer, d.Clock, d.Log),
-		byID:    map[sequence.ChainID]*chain{},
+		byID: map[sequence.ChainID]*chain{},
 	}
+	s.builder = builder.New(d.Bundles, s.standing, d.Relayer, d.Clock, d.Log)
 	for id, c := range d.Chains {
 		if want := c.Engine.Chain(); want != id {
 			return nil, fmt.Errorf("chain %s is given the engine of chain %s", id, want)

@@ -6,10 +6,14 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/ethereum/go-ethereum/common"
+	"github.com/ethereum/go-ethereum/core/types"
+
 	"github.com/ethereum-optimism/optimism/op-service/eth"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/builder"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
 
@@ -75,11 +79,42 @@ func (s *Sequencer) Simulate(ctx context.Context, b *sequence.Bundle) (*bundlepo
 		}
 	}
 	at := builder.Attempt{Slot: o.slot, Blocks: blocks, Check: check, Relayer: s.relayer}
-	out, _, err := at.Run(ctx, b)
+	out, _, err := at.Run(ctx, b, nil)
 	if err != nil {
 		return nil, err
 	}
 	return &out.Result, nil
+}
+
+// standing finds the transactions of a bundle that stand in blocks although others of
+// its blocks were replaced. Only an invalidation leaves such halves: after an L1 reorg
+// the chains go back together.
+func (s *Sequencer) standing(ctx context.Context, hash common.Hash) ([]builder.Kept, error) {
+	st, err := s.bundles.Status(hash)
+	if err != nil || st.Undone == 0 {
+		return nil, err
+	}
+	var kept []builder.Kept
+	for _, it := range st.Items {
+		block, err := s.byID[it.Chain].engine.Block(ctx, it.BlockNumber)
+		if errors.Is(err, engine.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("block %d of chain %s: %w", it.BlockNumber, it.Chain, err)
+		}
+		receipts, err := s.byID[it.Chain].engine.Receipts(ctx, block.Hash)
+		if err != nil {
+			return nil, fmt.Errorf("receipts of block %s of chain %s: %w", block.ID(), it.Chain, err)
+		}
+		for _, r := range receipts {
+			if r.TxHash == it.TxHash && r.Status == types.ReceiptStatusSuccessful {
+				it.Logs = r.Logs
+				kept = append(kept, builder.Kept{ItemResult: it, Slot: sequence.Slot(block.Time)})
+			}
+		}
+	}
+	return kept, nil
 }
 
 // discardAll ends sessions, also when the caller's context is over.
