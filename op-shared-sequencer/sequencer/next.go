@@ -164,6 +164,7 @@ func (s *Sequencer) begin(members []*member) {
 		sl.blocks = append(sl.blocks, &block{member: m, resets: m.node.resets()})
 	}
 	s.current = sl
+	s.bundles.Advance(sl.time)
 	s.mu.Lock()
 	s.cancel = cancel
 	s.mu.Unlock()

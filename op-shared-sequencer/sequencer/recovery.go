@@ -190,7 +190,7 @@ func (s *Sequencer) rewind(ctx context.Context, m *member, logged eth.BlockID) e
 		return fmt.Errorf("its ledger cannot be rewound: %w", err)
 	}
 	lost := logged.Number - kept
-	s.bundles.Advance(m.next())
+	s.bundles.Advance(m.next()) // the set goes back in time
 	again, undone := s.bundles.Replaced(m.id, kept+1)
 	if lost > 0 {
 		s.log.Warn("Agreed blocks were taken back", "chain", m.id, "blocks", lost, "agreed", logged, "head", m.head,

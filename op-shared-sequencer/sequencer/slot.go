@@ -219,7 +219,6 @@ func (s *Sequencer) settle(sl *slot) {
 		}
 		sl.report.count(t.Outcome)
 	}
-	s.bundles.Advance(sl.time + 1)
 	for _, b := range sl.blocks {
 		s.bundles.Settled(b.id, b.node.safeHead().Number)
 		if b.ref.Number%pruneEvery == 0 {
