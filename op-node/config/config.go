@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"math"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"time"
 
+	"github.com/ethereum-optimism/optimism/op-core/interop/depset"
 	opnodeconfig "github.com/ethereum-optimism/optimism/op-node/config"
 	"github.com/ethereum-optimism/optimism/op-service/eth"
 	snconfig "github.com/ethereum-optimism/optimism/op-supernode/config"
@@ -77,14 +79,14 @@ type RPC struct {
 
 // Engine is the authenticated RPC of one chain's patched op-geth.
 type Engine struct {
-	URL string // http, https, ws or wss
+	URL string // http, https, ws or wss; or the path of an IPC socket
 	JWT eth.Bytes32
 }
 
 // Bundles are the limits of the bundle pool.
 type Bundles struct {
 	MaxItems     int // transactions and relay steps in one bundle
-	MaxBytes     int // of raw transactions in one bundle
+	MaxBytes     int // of one bundle, encoded
 	MaxPending   int // bundles waiting for a slot
 	MaxPerSender int // waiting bundles that one account has signed in
 }
@@ -155,7 +157,7 @@ func (s *SharedSequencer) Check() error {
 
 // checkChains says what is wrong between the shared sequencer and its chains.
 func (c *Config) checkChains() error {
-	var l1 *opnodeconfig.Config
+	var first *opnodeconfig.Config
 	for _, id := range c.SharedSequencer.Chains {
 		n := c.Nodes[id.ID()]
 		if n == nil {
@@ -174,25 +176,41 @@ func (c *Config) checkChains() error {
 		case n.Rollup.EcotoneTime == nil:
 			return fail("its rollup config does not schedule Ecotone")
 		case n.Rollup.LagoonTime != nil && (n.DependencySet == nil || !n.DependencySet.HasChain(id.ID())):
-			return fail("it is not in the dependency set: expected it in the file of --dependency-set")
+			return fail("it is not in its dependency set: expected it in the file of --dependency-set")
 		case c.SharedSequencer.FillLead >= time.Duration(n.Rollup.BlockTime)*time.Second:
 			return fail("%s (%s) is not shorter than its block time (%d s)", flags.FillLead.Name, c.SharedSequencer.FillLead, n.Rollup.BlockTime)
 		}
-		if l1 == nil {
-			l1 = n
-		} else if a, b := l1.Rollup.L1ChainID, n.Rollup.L1ChainID; a == nil || b == nil || a.Cmp(b) != 0 {
-			return fail("its L1 is chain %v, that of chain %v is %v: expected one L1 for all", b, l1.Rollup.L2ChainID, a)
+		if first == nil {
+			first = n
+		} else if a, b := first.Rollup.L1ChainID, n.Rollup.L1ChainID; a == nil || b == nil || a.Cmp(b) != 0 {
+			return fail("its L1 is chain %v, that of chain %v is %v: expected one L1 for all", b, first.Rollup.L2ChainID, a)
+		} else if n.Rollup.LagoonTime != nil && first.Rollup.LagoonTime != nil && !sameSet(first.DependencySet, n.DependencySet) {
+			return fail("its dependency set is not that of chain %v: expected one for all, as --dependency-set gives", first.Rollup.L2ChainID)
 		}
 	}
 	return nil
 }
 
+// sameSet says whether two dependency sets allow the same messages.
+func sameSet(a, b depset.DependencySet) bool {
+	if a == nil || b == nil {
+		return a == nil && b == nil
+	}
+	sorted := func(s depset.DependencySet) []eth.ChainID {
+		return slices.SortedFunc(slices.Values(s.Chains()), eth.ChainID.Cmp)
+	}
+	return a.MessageExpiryWindow() == b.MessageExpiryWindow() && slices.Equal(sorted(a), sorted(b))
+}
+
 // checkEngineURL says what is wrong with an engine's address, without repeating
 // credentials that may stand in it.
 func checkEngineURL(s string) error {
+	if filepath.IsAbs(s) {
+		return nil // IPC
+	}
 	u, err := url.Parse(s)
 	if err != nil || u.Host == "" {
-		return errors.New("not a URL: expected http, https, ws or wss://host:port of op-geth's authenticated RPC")
+		return errors.New("not a URL: expected http, https, ws or wss://host:port of op-geth's authenticated RPC, or the path of its IPC socket")
 	}
 	if !slices.Contains([]string{"http", "https", "ws", "wss"}, u.Scheme) {
 		return fmt.Errorf("scheme %q: expected http, https, ws or wss", u.Scheme)

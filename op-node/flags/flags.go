@@ -7,12 +7,14 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
 	opservice "github.com/ethereum-optimism/optimism/op-service"
 	snflags "github.com/ethereum-optimism/optimism/op-supernode/flags"
+
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequencer"
 )
 
 // EnvVarPrefix starts the environment variables of the shared sequencer's flags.
@@ -91,49 +93,49 @@ var (
 		Name:     "shared-sequencer.chain-grace",
 		Usage:    "How long the set waits for a chain that is not ready before it goes on without it.",
 		EnvVars:  env("CHAIN_GRACE"),
-		Value:    30 * time.Second,
+		Value:    sequencer.DefaultConfig().Grace,
 		Category: Category,
 	}
 	FillLead = &cli.DurationFlag{
 		Name:     "shared-sequencer.fill-lead",
 		Usage:    "How long before a slot's timestamp its blocks are filled from the transaction pools.",
 		EnvVars:  env("FILL_LEAD"),
-		Value:    300 * time.Millisecond,
+		Value:    sequencer.DefaultConfig().FillLead,
 		Category: Category,
 	}
 	SealLead = &cli.DurationFlag{
 		Name:     "shared-sequencer.seal-lead",
 		Usage:    "How long before a slot's timestamp its blocks are sealed.",
 		EnvVars:  env("SEAL_LEAD"),
-		Value:    100 * time.Millisecond,
+		Value:    sequencer.DefaultConfig().SealLead,
 		Category: Category,
 	}
 	BundleMaxItems = &cli.IntFlag{
 		Name:     "shared-sequencer.bundles.max-items",
 		Usage:    "Most transactions and relay steps in one bundle.",
 		EnvVars:  env("BUNDLES_MAX_ITEMS"),
-		Value:    32,
+		Value:    bundlepool.DefaultConfig().MaxItems,
 		Category: Category,
 	}
 	BundleMaxBytes = &cli.IntFlag{
 		Name:     "shared-sequencer.bundles.max-bytes",
-		Usage:    "Most bytes of raw transactions in one bundle.",
+		Usage:    "Most bytes of one bundle, encoded.",
 		EnvVars:  env("BUNDLES_MAX_BYTES"),
-		Value:    256 << 10,
+		Value:    bundlepool.DefaultConfig().MaxBundleBytes,
 		Category: Category,
 	}
 	BundleMaxPending = &cli.IntFlag{
 		Name:     "shared-sequencer.bundles.max-pending",
 		Usage:    "Most bundles waiting for a slot.",
 		EnvVars:  env("BUNDLES_MAX_PENDING"),
-		Value:    4096,
+		Value:    bundlepool.DefaultConfig().MaxBundles,
 		Category: Category,
 	}
 	BundleMaxPerSender = &cli.IntFlag{
 		Name:     "shared-sequencer.bundles.max-per-sender",
 		Usage:    "Most waiting bundles whose transactions one account has signed.",
 		EnvVars:  env("BUNDLES_MAX_PER_SENDER"),
-		Value:    16,
+		Value:    bundlepool.DefaultConfig().MaxPerSender,
 		Category: Category,
 	}
 )

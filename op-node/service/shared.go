@@ -1,0 +1,295 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+
+	"github.com/ethereum/go-ethereum/common/hexutil"
+	"github.com/ethereum/go-ethereum/log"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ethereum-optimism/optimism/op-core/interop/depset"
+	opnodeconfig "github.com/ethereum-optimism/optimism/op-node/config"
+	"github.com/ethereum-optimism/optimism/op-node/rollup/driver"
+	"github.com/ethereum-optimism/optimism/op-service/clock"
+	"github.com/ethereum-optimism/optimism/op-service/eth"
+	oprpc "github.com/ethereum-optimism/optimism/op-service/rpc"
+
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/config"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/builder"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/executor"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/executor/history"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/ledger"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/metrics"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/relay"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rotation"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rotation/solo"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rpc"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequencer"
+)
+
+// shared is the shared sequencer with everything it is made of.
+type shared struct {
+	log       log.Logger
+	core      *sequencer.Sequencer
+	executor  *executor.Executor
+	pool      *bundlepool.Pool
+	poolFile  string
+	ledger    *ledger.Ledger
+	registry  *prometheus.Registry
+	version   string
+	listen    config.RPC
+	rpcConfig rpc.Config
+
+	// closers are what Close closes, the last first.
+	closers []func() error
+
+	saving  sync.WaitGroup
+	save    chan struct{} // a slot was sealed
+	stopped chan struct{}
+	stop    sync.Once
+
+	server *oprpc.Server
+}
+
+var _ sequencerParts = (*shared)(nil)
+
+// newShared opens what the shared sequencer is made of. It waits for engines that are
+// to be dialed.
+func (s *Service) newShared(ctx context.Context) (sequencerParts, error) {
+	sh := &shared{
+		log: s.log, registry: prometheus.NewRegistry(), version: s.opts.Version, listen: s.cfg.SharedSequencer.RPC,
+		save: make(chan struct{}, 1), stopped: make(chan struct{}),
+	}
+	if err := sh.open(ctx, s.cfg, &s.opts); err != nil {
+		return nil, errors.Join(err, sh.Close())
+	}
+	return sh, nil
+}
+
+func (sh *shared) open(ctx context.Context, cfg *config.Config, opts *Options) error {
+	c := &cfg.SharedSequencer
+	engines, err := sh.engines(ctx, cfg, opts.Engines)
+	if err != nil {
+		return err
+	}
+	chains := map[sequence.ChainID]sequencer.Chain{}
+	var rules []executor.ChainConfig
+	slot := uint64(0) // the shortest block time
+	for _, id := range c.Chains {
+		r := &cfg.Nodes[id.ID()].Rollup
+		chains[id] = sequencer.Chain{Engine: engines[id], Rollup: r}
+		rules = append(rules, executor.ChainConfig{
+			ID: id, BlockTime: r.BlockTime, InteropTime: r.LagoonTime, Genesis: r.Genesis.L2, GenesisTime: r.Genesis.L2Time,
+		})
+		if slot == 0 || r.BlockTime < slot {
+			slot = r.BlockTime
+		}
+	}
+	set, err := dependencySet(cfg.Nodes, c.Chains)
+	if err != nil {
+		return err
+	}
+	if sh.ledger, err = ledger.Open(filepath.Join(c.DataDir, "ledger"), sh.log); err != nil {
+		return err
+	}
+	sh.closers = append(sh.closers, sh.ledger.Close)
+	hist, err := history.Open(history.Config{
+		Dir: filepath.Join(c.DataDir, "messages"), Chains: rules, MessageExpiry: set.MessageExpiryWindow(), Log: sh.log,
+	})
+	if err != nil {
+		return err
+	}
+	sh.closers = append(sh.closers, hist.Close)
+	if sh.executor, err = executor.New(executor.Config{DependencySet: set, Chains: rules, History: hist}); err != nil {
+		return err
+	}
+
+	limits := bundlepool.DefaultConfig(c.Chains...)
+	limits.MaxItems, limits.MaxBundleBytes = c.Bundles.MaxItems, c.Bundles.MaxBytes
+	limits.MaxBundles, limits.MaxPerSender = c.Bundles.MaxPending, c.Bundles.MaxPerSender
+	sh.pool = bundlepool.New(limits, sh.log)
+	sh.poolFile = filepath.Join(c.DataDir, "bundles")
+	if err := sh.pool.Load(sh.poolFile); err != nil {
+		return err
+	}
+
+	var relayer builder.Relayer // nil: relay steps fail
+	if c.RelayerKey != nil {
+		r, err := relay.New(c.RelayerKey, relay.DefaultConfig())
+		if err != nil {
+			return err
+		}
+		sh.log.Info("Relaying messages of bundles", "relayer", r.Address())
+		relayer = r
+	}
+	times := sequencer.DefaultConfig()
+	times.FillLead, times.SealLead, times.Grace = c.FillLead, c.SealLead, c.ChainGrace
+	sh.rpcConfig = rpc.DefaultConfig()
+	sh.rpcConfig.SlotSeconds = slot
+	sh.core, err = sequencer.New(times, sequencer.Deps{
+		Log: sh.log, Clock: clock.SystemClock, Chains: chains, Executor: sh.executor, History: hist, Ledger: sh.ledger,
+		Bundles: sh.pool, Relayer: relayer, Tamper: opts.Tamper,
+		Observer: &observer{Observer: metrics.New(sh.registry), sealed: sh.save},
+		Rotation: func(m rotation.Machine) rotation.Rotation { return solo.New(m, clock.SystemClock, sh.log) },
+	})
+	return err
+}
+
+// engines are the given ones, or those of the configuration once they answer.
+func (sh *shared) engines(ctx context.Context, cfg *config.Config, ready []engine.Engine) (map[sequence.ChainID]engine.Engine, error) {
+	out := map[sequence.ChainID]engine.Engine{}
+	for _, e := range ready {
+		out[e.Chain()] = e
+	}
+	if ready != nil {
+		return out, nil
+	}
+	var mu sync.Mutex
+	group, ctx := errgroup.WithContext(ctx)
+	for id, at := range cfg.SharedSequencer.Engines {
+		group.Go(func() error {
+			e, err := engine.Dial(ctx, sh.log, &cfg.Nodes[id.ID()].Rollup, at.URL, at.JWT, engine.Options{})
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			out[id] = e
+			sh.closers = append(sh.closers, func() error { e.Close(); return nil })
+			return nil
+		})
+	}
+	return out, group.Wait()
+}
+
+// dependencySet is the chains' one dependency set; config has checked that there is one.
+// Before interop is scheduled any will do: no message is valid.
+func dependencySet(nodes map[eth.ChainID]*opnodeconfig.Config, chains []sequence.ChainID) (depset.DependencySet, error) {
+	deps := map[eth.ChainID]*depset.StaticConfigDependency{}
+	for _, id := range chains {
+		if n := nodes[id.ID()]; n.Rollup.LagoonTime != nil {
+			return n.DependencySet, nil
+		}
+		deps[id.ID()] = &depset.StaticConfigDependency{}
+	}
+	return depset.NewStaticConfigDependencySet(deps)
+}
+
+// observer passes on what happened, and has the bundle pool saved after each slot.
+type observer struct {
+	sequencer.Observer
+	sealed chan struct{}
+}
+
+func (o *observer) SlotSealed(r sequencer.SlotReport) {
+	o.Observer.SlotSealed(r)
+	select {
+	case o.sealed <- struct{}{}:
+	default: // a save that is under way is followed by another
+	}
+}
+
+func (sh *shared) Factory(chain sequence.ChainID) driver.SequencerFactory {
+	return sh.core.Factory(chain)
+}
+
+func (sh *shared) Metrics() prometheus.Gatherer { return sh.registry }
+
+func (sh *shared) Start(ctx context.Context) error {
+	sh.saving.Go(func() {
+		for {
+			select {
+			case <-sh.save:
+				sh.savePool()
+			case <-sh.stopped:
+				return
+			}
+		}
+	})
+	return sh.core.Start(ctx)
+}
+
+func (sh *shared) savePool() {
+	if err := sh.pool.Save(sh.poolFile); err != nil {
+		sh.log.Error("Bundles would be lost by a restart", "err", err)
+	}
+}
+
+func (sh *shared) Serve(context.Context) (string, error) {
+	api, err := rpc.NewAPI(sh.rpcConfig, sh.pool, simulator{sh.core}, statusSource{sh})
+	if err != nil {
+		return "", err
+	}
+	server := oprpc.NewServer(sh.listen.ListenAddr, sh.listen.ListenPort, sh.version, oprpc.WithLogger(sh.log), oprpc.WithWebsocketEnabled())
+	server.AddAPI(api.Register())
+	for _, a := range ingressAPIs(sh.executor) {
+		server.AddAPI(a)
+	}
+	if err := server.Start(); err != nil {
+		return "", err
+	}
+	sh.server = server
+	return "http://" + server.Endpoint(), nil
+}
+
+func (sh *shared) Stop(ctx context.Context) error {
+	var errs []error
+	if sh.server != nil {
+		errs = append(errs, sh.server.Stop())
+	}
+	errs = append(errs, sh.core.Stop(ctx))
+	sh.stop.Do(func() { close(sh.stopped) })
+	sh.saving.Wait()
+	sh.savePool()
+	return errors.Join(errs...)
+}
+
+func (sh *shared) Close() error {
+	var errs []error
+	for i := len(sh.closers) - 1; i >= 0; i-- {
+		errs = append(errs, sh.closers[i]())
+	}
+	sh.closers = nil
+	return errors.Join(errs...)
+}
+
+// simulator answers as the RPC wants it.
+type simulator struct{ core *sequencer.Sequencer }
+
+func (s simulator) Simulate(ctx context.Context, b *sequence.Bundle) (*bundlepool.BundleResult, error) {
+	r, err := s.core.Simulate(ctx, b)
+	if errors.Is(err, sequencer.ErrNoSlot) || errors.Is(err, engine.ErrUnavailable) {
+		return nil, fmt.Errorf("%w: %w", rpc.ErrUnavailable, err)
+	}
+	return r, err
+}
+
+// statusSource collects what sharedseq_status tells.
+type statusSource struct{ sh *shared }
+
+func (s statusSource) Status(context.Context) (*rpc.Status, error) {
+	out := &rpc.Status{
+		Slot:           hexutil.Uint64(s.sh.pool.Slot()),
+		Leader:         true, // the solo rotation has one operator
+		PendingBundles: hexutil.Uint64(s.sh.pool.Stats().Pending),
+	}
+	for _, c := range s.sh.core.Status() {
+		st := rpc.ChainStatus{
+			ChainID: hexutil.Uint64(c.Chain), Ready: c.NotReady == "", Reason: c.NotReady,
+			Head: rpc.Block{Hash: c.Head.Hash, Number: hexutil.Uint64(c.Head.Number), Timestamp: hexutil.Uint64(c.Head.Time)},
+		}
+		if _, time, ok := s.sh.ledger.Head(c.Chain); ok {
+			st.LastSlot = hexutil.Uint64(time)
+		}
+		out.Chains = append(out.Chains, st)
+	}
+	return out, nil
+}
