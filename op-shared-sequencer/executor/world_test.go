@@ -31,6 +31,8 @@ type world struct {
 	slot               uint64
 	salt               uint64
 	txs                uint64
+	// whole: no chain is ever left out of a slot.
+	whole bool
 }
 
 type worldChain struct {
@@ -93,7 +95,7 @@ func (w *world) begin(d draw) map[chainID]eth.BlockID {
 	for _, c := range w.chains {
 		c.open = nil
 		if head := c.head(); w.slot == head.Time+c.cfg.BlockTime || (w.slot > head.Time && (w.slot-head.Time)%c.cfg.BlockTime == 0 && w.chance(d, 50)) {
-			if w.chance(d, 4) {
+			if !w.whole && w.chance(d, 4) {
 				continue
 			}
 			w.salt++
@@ -210,7 +212,7 @@ func (w *world) pick(d draw, t *worldTx) messages.Message {
 	for range 10 {
 		c := w.chains[d.intn(3)]
 		if w.chance(d, 3) {
-			c = w.chains[3]
+			c = w.chains[len(w.chains)-1]
 		}
 		block := c.open
 		logs := []*types.Log(nil)
@@ -263,7 +265,7 @@ func (w *world) spoil(d draw, m *messages.Message, t *worldTx) {
 		}
 		*m = identify(c.cfg.ID, c.open.ref, plain(uint(len(c.open.logs)+len(t.tx.Logs)+d.intn(2)), "later"))
 	case 11: // an old one
-		c := w.chains[d.intn(4)]
+		c := w.chains[d.intn(len(w.chains))]
 		if b := c.blocks[d.intn(len(c.blocks))]; len(b.logs) > 0 {
 			*m = identify(c.cfg.ID, b.ref, b.logs[d.intn(len(b.logs))])
 		}
