@@ -79,6 +79,7 @@ func Dial(ctx context.Context, logger log.Logger, cfg *rollup.Config, addr strin
 	default:
 		return nil, fmt.Errorf("engine of chain %s: address %s: want a ws, wss, http or https URL, or the path of an IPC socket", chain, addr)
 	}
+	last := errors.New("not tried")
 	for attempt := 1; ; attempt++ {
 		t, err := connect(ctx, chain, addr, jwtSecret, opts.CallTimeout)
 		if err == nil {
@@ -98,6 +99,7 @@ func Dial(ctx context.Context, logger log.Logger, cfg *rollup.Config, addr strin
 			return nil, fmt.Errorf("engine of chain %s at %s: %w", chain, u.Redacted(), err)
 		}
 		if ctx.Err() == nil {
+			last = err // better than that there was no time for the next attempt
 			if attempt == 1 || attempt%10 == 0 {
 				logger.Warn("Waiting for engine", "addr", u.Redacted(), "attempts", attempt, "err", err)
 			}
@@ -105,7 +107,7 @@ func Dial(ctx context.Context, logger log.Logger, cfg *rollup.Config, addr strin
 		}
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("engine of chain %s at %s: %w after %d attempts: %w: %w",
-				chain, u.Redacted(), ErrUnavailable, attempt, context.Cause(ctx), err)
+				chain, u.Redacted(), ErrUnavailable, attempt, context.Cause(ctx), last)
 		}
 	}
 }

@@ -1,5 +1,10 @@
 package engine
 
+import "time"
+
+// SetCallTimeout changes the timeout of the calls from now on.
+func (c *Client) SetCallTimeout(d time.Duration) { c.rpc.timeout = d }
+
 // SetMaxTxs makes the client split lists at n transactions.
 func (c *Client) SetMaxTxs(n int) { c.maxTxs = n }
 

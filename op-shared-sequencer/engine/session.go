@@ -332,6 +332,9 @@ func (s *clientSession) Account(ctx context.Context, addr common.Address) (Accou
 	return Account{Nonce: uint64(a.Nonce), Balance: a.Balance.ToInt()}, nil
 }
 
+// resultAttempts bounds how often Result looks again when the block changes under it.
+const resultAttempts = 100
+
 func (s *clientSession) Result(ctx context.Context) (sequence.Result, error) {
 	const what = "result"
 	if s.over.Load() {
@@ -342,7 +345,7 @@ func (s *clientSession) Result(ctx context.Context) (sequence.Result, error) {
 		commitment    wireCommitment
 	)
 	// Other calls may come between those of a batch.
-	for {
+	for range resultAttempts {
 		batch := []rpc.BatchElem{
 			{Method: "engine_sessionStatus", Args: []any{s.id}, Result: &before},
 			{Method: "engine_sessionCommitment", Args: []any{s.id}, Result: &commitment},
@@ -355,6 +358,9 @@ func (s *clientSession) Result(ctx context.Context) (sequence.Result, error) {
 		if err != nil {
 			return sequence.Result{}, s.judge(what, err, !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrSessionClosed) && !errors.Is(err, ErrParentState))
 		}
+		if before.BaseFee == nil || after.BaseFee == nil || commitment.ReceiptsRoot == (common.Hash{}) {
+			return sequence.Result{}, s.wrap(what, errors.New("engine gave no commitment"))
+		}
 		if before.TxCount == after.TxCount && before.GasUsed == after.GasUsed && after.GasUsed == commitment.GasUsed {
 			return sequence.Result{
 				Chain:        s.c.chain,
@@ -364,6 +370,7 @@ func (s *clientSession) Result(ctx context.Context) (sequence.Result, error) {
 			}, nil
 		}
 	}
+	return sequence.Result{}, s.wrap(what, fmt.Errorf("the block changed during each of %d attempts to read it", resultAttempts))
 }
 
 func (s *clientSession) Seal(ctx context.Context) (*eth.ExecutionPayloadEnvelope, error) {

@@ -116,6 +116,7 @@ func (c *Config) ethConfig() *ethconfig.Config {
 	ec.SyncMode = ethconfig.FullSync // snap, the default, holds payloads back until it has peers
 	ec.StateScheme = rawdb.PathScheme
 	ec.DatabaseCache, ec.TrieCleanCache, ec.TrieDirtyCache, ec.SnapshotCache = databaseCache, trieCache, trieCache, snapshotCache
+	ec.LogNoHistory = true            // the log index reads 65,536 rows at every start (0.5 to 1 s); without it logs are searched by bloom
 	ec.Miner.GasPrice = big.NewInt(1) // wei: the sequencer takes any tip
 	ec.TxPool = legacypool.DefaultConfig
 	ec.TxPool.NoLocals, ec.TxPool.Journal = true, ""

@@ -194,6 +194,9 @@ func (s *session) Account(ctx context.Context, addr common.Address) (engine.Acco
 	return engine.Account{Nonce: nonce, Balance: balance.ToBig()}, nil
 }
 
+// resultAttempts bounds how often Result looks again when the block changes under it.
+const resultAttempts = 100
+
 func (s *session) Result(ctx context.Context) (sequence.Result, error) {
 	const what = "result"
 	leave, err := s.enter(ctx, what)
@@ -201,7 +204,7 @@ func (s *session) Result(ctx context.Context) (sequence.Result, error) {
 		return sequence.Result{}, err
 	}
 	defer leave()
-	for { // other calls may come in between
+	for range resultAttempts { // other calls may come in between
 		before, err := s.s.Status()
 		if err != nil {
 			return sequence.Result{}, s.wrap(what, err)
@@ -223,6 +226,7 @@ func (s *session) Result(ctx context.Context) (sequence.Result, error) {
 			}, nil
 		}
 	}
+	return sequence.Result{}, s.wrap(what, fmt.Errorf("the block changed during each of %d attempts to read it", resultAttempts))
 }
 
 func (s *session) Seal(ctx context.Context) (*eth.ExecutionPayloadEnvelope, error) {

@@ -1,0 +1,190 @@
+package enginefake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/ethereum/go-ethereum/common"
+
+	"github.com/ethereum-optimism/optimism/op-service/eth"
+
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
+)
+
+// session is a block under construction; the engine's mu guards it.
+type session struct {
+	e        *Engine
+	process  int
+	parent   *block
+	b        *building
+	forced   []engine.TxResult
+	noTxPool bool
+	closed   bool
+	marks    []mark
+	nextMark engine.Savepoint
+}
+
+var _ engine.Session = (*session)(nil)
+
+type mark struct {
+	id engine.Savepoint
+	at *building
+}
+
+func (s *session) Forced() []engine.TxResult { return s.forced }
+
+func (s *session) Header() engine.Header { return s.b.header() }
+
+// enter begins a call. mutates: the call may have changed the block when its context
+// ends, so the session ends with it.
+func (s *session) enter(ctx context.Context, call string, mutates bool) error {
+	if err := s.e.enter(ctx, call); err != nil {
+		s.e.mu.Lock()
+		defer s.e.mu.Unlock()
+		if mutates && !s.closed && (errors.Is(err, engine.ErrUnavailable) || errors.Is(err, engine.ErrSessionClosed)) {
+			s.end()
+		}
+		if s.closed || s.process != s.e.process {
+			return fmt.Errorf("%w: %w", engine.ErrSessionClosed, err)
+		}
+		return err
+	}
+	if s.closed || s.process != s.e.process {
+		s.e.mu.Unlock()
+		return s.e.wrap(call, fmt.Errorf("%w: %w", engine.ErrSessionClosed, errClosed))
+	}
+	return nil
+}
+
+// end closes the session. The caller holds the engine's mu.
+func (s *session) end() {
+	if s.closed = true; s.process == s.e.process {
+		s.e.sessions--
+	}
+}
+
+func (s *session) Execute(ctx context.Context, txs [][]byte, atomic bool) ([]engine.TxResult, error) {
+	if err := s.enter(ctx, "execute", true); err != nil {
+		return nil, err
+	}
+	defer s.e.mu.Unlock()
+	before := s.b.clone()
+	var out []engine.TxResult
+	for _, raw := range txs {
+		res := s.b.apply(raw)
+		if atomic && res.Err == nil && !res.Succeeded() {
+			res.Err = errors.New("reverted")
+		}
+		out = append(out, res)
+		if res.Err != nil {
+			if atomic {
+				s.b = before
+			}
+			break
+		}
+	}
+	return out, nil
+}
+
+func (s *session) Fill(ctx context.Context, opts engine.FillOptions) ([]engine.TxResult, error) {
+	if err := s.enter(ctx, "fill", true); err != nil {
+		return nil, err
+	}
+	defer s.e.mu.Unlock()
+	if s.noTxPool {
+		return nil, nil
+	}
+	if s.e.head() != s.parent {
+		return nil, s.e.wrap("fill", engine.ErrPoolBehind)
+	}
+	return s.e.pool.fill(s.b, opts), nil
+}
+
+func (s *session) Savepoint(ctx context.Context) (engine.Savepoint, error) {
+	if err := s.enter(ctx, "savepoint", false); err != nil {
+		return 0, err
+	}
+	defer s.e.mu.Unlock()
+	s.nextMark++
+	s.marks = append(s.marks, mark{s.nextMark, s.b.clone()})
+	return s.nextMark, nil
+}
+
+// mark finds a savepoint.
+func (s *session) mark(call string, id engine.Savepoint) (int, error) {
+	for i, m := range s.marks {
+		if m.id == id {
+			return i, nil
+		}
+	}
+	return 0, s.e.wrap(call, fmt.Errorf("no savepoint %d", id))
+}
+
+func (s *session) Rollback(ctx context.Context, id engine.Savepoint) error {
+	if err := s.enter(ctx, "rollback", true); err != nil {
+		return err
+	}
+	defer s.e.mu.Unlock()
+	i, err := s.mark("rollback", id)
+	if err != nil {
+		return err
+	}
+	s.b = s.marks[i].at
+	s.marks = s.marks[:i]
+	return nil
+}
+
+func (s *session) Release(ctx context.Context, id engine.Savepoint) error {
+	if err := s.enter(ctx, "release", false); err != nil {
+		return err
+	}
+	defer s.e.mu.Unlock()
+	i, err := s.mark("release", id)
+	if err != nil {
+		return err
+	}
+	s.marks = s.marks[:i]
+	return nil
+}
+
+func (s *session) Account(ctx context.Context, addr common.Address) (engine.Account, error) {
+	if err := s.enter(ctx, "account", false); err != nil {
+		return engine.Account{}, err
+	}
+	defer s.e.mu.Unlock()
+	a := s.b.state.account(addr)
+	return engine.Account{Nonce: a.nonce, Balance: a.balance}, nil
+}
+
+func (s *session) Result(ctx context.Context) (sequence.Result, error) {
+	if err := s.enter(ctx, "result", false); err != nil {
+		return sequence.Result{}, err
+	}
+	defer s.e.mu.Unlock()
+	return sequence.Result{Chain: s.e.chain, Transactions: uint64(len(s.b.txs)), GasUsed: s.b.gasUsed, ReceiptsRoot: s.b.receiptsRoot()}, nil
+}
+
+func (s *session) Seal(ctx context.Context) (*eth.ExecutionPayloadEnvelope, error) {
+	if err := s.enter(ctx, "seal", true); err != nil {
+		return nil, err
+	}
+	defer s.e.mu.Unlock()
+	b := s.b.seal()
+	s.e.sealed[b.hash()] = b
+	s.end()
+	return b.env, nil
+}
+
+func (s *session) Discard(ctx context.Context) error {
+	if err := s.enter(ctx, "discard", true); err != nil {
+		if errors.Is(err, engine.ErrSessionClosed) {
+			return nil
+		}
+		return err
+	}
+	defer s.e.mu.Unlock()
+	s.end()
+	return nil
+}
