@@ -45,7 +45,6 @@
 package bundlepool
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -240,13 +239,13 @@ type Pool struct {
 	arrival uint64
 	version uint64                  // of what Snapshot holds
 	live    map[common.Hash]*record // pending, executed, undone
+	waiting []*record               // those pending, by arrival
 	done    map[common.Hash]*record // failed, expired, safe
 	queue   []finished              // of done, in order of ending; may have stale entries
 	turns   uint64
 
 	doneBytes int
 	changed   chan struct{} // closed when a bundle becomes pending, then made anew
-	pending   int
 	bytes     int
 	senders   map[common.Address]int      // pending bundles by sender
 	settled   map[sequence.ChainID]uint64 // number of the newest settled block
@@ -297,9 +296,9 @@ func (p *Pool) Add(b *sequence.Bundle) (common.Hash, error) {
 	if r != nil && (r.state == Pending || r.state == Executed || r.state == Safe) {
 		return e.Hash, nil
 	}
-	if p.pending >= p.cfg.MaxBundles || p.bytes+e.Size > p.cfg.MaxBytes {
+	if len(p.waiting) >= p.cfg.MaxBundles || p.bytes+e.Size > p.cfg.MaxBytes {
 		return common.Hash{}, fmt.Errorf("%w: %d bundles with %d bytes wait, at most %d with %d bytes may; send it again later",
-			ErrPoolFull, p.pending, p.bytes, p.cfg.MaxBundles, p.cfg.MaxBytes)
+			ErrPoolFull, len(p.waiting), p.bytes, p.cfg.MaxBundles, p.cfg.MaxBytes)
 	}
 	for _, s := range e.distinctSenders() {
 		if p.senders[s] >= p.cfg.MaxPerSender {
@@ -314,7 +313,7 @@ func (p *Pool) Add(b *sequence.Bundle) (common.Hash, error) {
 	e.Arrival = p.arrival
 	r.entry, r.attempts, r.failure = e, 0, nil
 	p.move(r, Pending)
-	p.log.Debug("Bundle added", "bundle", e.Hash, "items", len(b.Items), "expiry", b.Expiry, "pending", p.pending)
+	p.log.Debug("Bundle added", "bundle", e.Hash, "items", len(b.Items), "expiry", b.Expiry, "pending", len(p.waiting))
 	return e.Hash, nil
 }
 
@@ -324,13 +323,12 @@ func (p *Pool) Add(b *sequence.Bundle) (common.Hash, error) {
 func (p *Pool) Pending(slot sequence.Slot) []*Entry {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	out := make([]*Entry, 0, p.pending)
-	for _, r := range p.live {
-		if r.state == Pending && r.entry.Bundle.Expiry >= slot {
+	out := make([]*Entry, 0, len(p.waiting))
+	for _, r := range p.waiting {
+		if r.entry.Bundle.Expiry >= slot {
 			out = append(out, r.entry)
 		}
 	}
-	slices.SortFunc(out, func(a, b *Entry) int { return cmp.Compare(a.Arrival, b.Arrival) })
 	return out
 }
 
@@ -520,36 +518,30 @@ func (p *Pool) Replaced(chain sequence.ChainID, number uint64) (again, undone []
 func (p *Pool) Reserved(chain sequence.ChainID) []common.Hash {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	set := map[common.Hash]struct{}{}
+	var out []common.Hash
 	for _, r := range p.live {
 		fresh := r.state == Pending && r.undone == 0
 		for i, tx := range r.entry.Transactions {
-			id := chainTx{r.entry.Bundle.Items[i].Chain, common.Hash{}}
-			if tx == nil || id.Chain != chain {
+			if tx == nil || r.entry.Bundle.Items[i].Chain != chain {
 				continue
 			}
-			id.Tx = tx.Hash()
-			if !fresh || p.hold(id) {
-				set[id.Tx] = struct{}{}
+			if id := (chainTx{chain, tx.Hash()}); !fresh || p.hold(id) {
+				out = append(out, id.Tx)
 			}
 		}
-		for _, it := range r.items {
-			if it.Chain == chain {
-				set[it.TxHash] = struct{}{}
+		for i := range r.items {
+			if it := &r.items[i]; it.Chain == chain {
+				out = append(out, it.TxHash)
 			}
 		}
 		for _, s := range r.spent {
 			if s.Chain == chain {
-				set[s.Tx] = struct{}{}
+				out = append(out, s.Tx)
 			}
 		}
 	}
-	out := make([]common.Hash, 0, len(set))
-	for h := range set {
-		out = append(out, h)
-	}
-	slices.SortFunc(out, func(a, b common.Hash) int { return bytes.Compare(a[:], b[:]) })
-	return out
+	slices.SortFunc(out, common.Hash.Cmp)
+	return slices.Compact(out)
 }
 
 // maxHeld bounds the memory of which transactions were held. A transaction that finds no
@@ -604,7 +596,7 @@ type Stats struct {
 func (p *Pool) Stats() Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := Stats{Pending: p.pending, Finished: len(p.done), PendingBytes: p.bytes}
+	s := Stats{Pending: len(p.waiting), Finished: len(p.done), PendingBytes: p.bytes}
 	for _, r := range p.live {
 		switch r.state {
 		case Executed:
@@ -634,8 +626,11 @@ func (p *Pool) end(r *record, s State) {
 // move takes a record into a state, with everything that is counted by state.
 func (p *Pool) move(r *record, to State) {
 	e := r.entry
+	place, _ := slices.BinarySearchFunc(p.waiting, e.Arrival, func(r *record, arrival uint64) int {
+		return cmp.Compare(r.entry.Arrival, arrival)
+	})
 	if r.state == Pending {
-		p.pending--
+		p.waiting = slices.Delete(p.waiting, place, place+1)
 		p.bytes -= e.Size
 		for _, s := range e.distinctSenders() {
 			if p.senders[s]--; p.senders[s] == 0 {
@@ -646,7 +641,7 @@ func (p *Pool) move(r *record, to State) {
 	if to == Pending {
 		close(p.changed)
 		p.changed = make(chan struct{})
-		p.pending++
+		p.waiting = slices.Insert(p.waiting, place, r)
 		p.bytes += e.Size
 		for _, s := range e.distinctSenders() {
 			p.senders[s]++
@@ -742,6 +737,6 @@ func (f *Failure) kept() *Failure {
 	if len(c.Reason) > maxKeptReason {
 		c.Reason = c.Reason[:maxKeptReason] + "…"
 	}
-	c.ReturnData = bytes.Clone(c.ReturnData[:min(len(c.ReturnData), maxKeptData)])
+	c.ReturnData = append([]byte(nil), c.ReturnData[:min(len(c.ReturnData), maxKeptData)]...)
 	return &c
 }

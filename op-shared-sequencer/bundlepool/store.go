@@ -70,17 +70,37 @@ type storedFailure struct {
 // expired and safe bundles is not in it.
 func (p *Pool) Snapshot() []byte {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.snapshot()
+	c := p.copied()
+	p.mu.Unlock()
+	return c.encode()
 }
 
-func (p *Pool) snapshot() []byte {
-	s := snapshot{Slot: p.slot, Arrival: p.arrival}
-	for c, n := range p.settled {
-		s.Settled = append(s.Settled, settledRecord{c, n})
+// contents is a copy of what a snapshot holds, so that nobody waits for its encoding.
+type contents struct {
+	slot    sequence.Slot
+	arrival uint64
+	settled []settledRecord
+	records []record
+}
+
+// copied is shallow: what records point to is replaced and appended to, never changed.
+// Callers hold the lock.
+func (p *Pool) copied() *contents {
+	c := &contents{slot: p.slot, arrival: p.arrival, records: make([]record, 0, len(p.live))}
+	for chain, n := range p.settled {
+		c.settled = append(c.settled, settledRecord{chain, n})
 	}
-	slices.SortFunc(s.Settled, func(a, b settledRecord) int { return cmp.Compare(a.Chain, b.Chain) })
 	for _, r := range p.live {
+		c.records = append(c.records, *r)
+	}
+	return c
+}
+
+func (c *contents) encode() []byte {
+	s := snapshot{Slot: c.slot, Arrival: c.arrival, Settled: c.settled}
+	slices.SortFunc(s.Settled, func(a, b settledRecord) int { return cmp.Compare(a.Chain, b.Chain) })
+	for i := range c.records {
+		r := &c.records[i]
 		t := storedRecord{
 			Bundle: r.entry.Bundle.Encode(), Arrival: r.entry.Arrival, State: string(r.state), Attempts: r.attempts,
 			Undone: r.undone, Slot: r.slot, Finished: r.finished, Spent: r.spent,
@@ -98,6 +118,11 @@ func (p *Pool) snapshot() []byte {
 	if err != nil { // every field has an RLP form
 		panic(err)
 	}
+	return seal(body)
+}
+
+// seal puts the format and a checksum before the encoding.
+func seal(body []byte) []byte {
 	return slices.Concat(snapshotMagic, crypto.Keccak256(body), body)
 }
 
@@ -117,14 +142,20 @@ func (p *Pool) Restore(data []byte) error {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	records := make([]*record, 0, len(s.Bundles))
+	seen, arrivals := map[common.Hash]bool{}, map[uint64]bool{}
 	for i := range s.Bundles {
 		r, err := p.restored(&s.Bundles[i])
 		if err != nil {
 			return fmt.Errorf("%w: bundle %d: %w", ErrDamaged, i, err)
 		}
-		if r != nil {
-			records = append(records, r)
+		if r == nil {
+			continue
 		}
+		if seen[r.entry.Hash] || arrivals[r.entry.Arrival] {
+			return fmt.Errorf("%w: bundle %d is there twice", ErrDamaged, i)
+		}
+		seen[r.entry.Hash], arrivals[r.entry.Arrival] = true, true
+		records = append(records, r)
 	}
 
 	p.mu.Lock()
@@ -135,7 +166,7 @@ func (p *Pool) Restore(data []byte) error {
 	clear(p.senders)
 	clear(p.settled)
 	clear(p.heldFrom)
-	p.queue, p.pending, p.bytes, p.doneBytes = nil, 0, 0, 0
+	p.queue, p.waiting, p.bytes, p.doneBytes = nil, nil, 0, 0
 	for _, c := range s.Settled {
 		p.settled[c.Chain] = c.Number
 	}
@@ -198,9 +229,9 @@ func (p *Pool) Save(path string) error {
 		p.mu.Unlock()
 		return nil
 	}
-	data := p.snapshot()
+	c := p.copied()
 	p.mu.Unlock()
-	if err := writeSynced(path, data); err != nil {
+	if err := writeSynced(path, c.encode()); err != nil {
 		return fmt.Errorf("saving the bundle pool: %w", err)
 	}
 	p.saved = version

@@ -1,0 +1,334 @@
+package bundlepool
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/ethereum/go-ethereum/common"
+
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
+)
+
+// The model says what the pool must answer, from the history of each bundle alone and
+// with none of the pool's bookkeeping.
+
+type modelBundle struct {
+	entry    *Entry
+	state    State
+	place    int // in the order of arrival
+	attempts uint64
+	undone   uint64
+	runs     []Outcome // executions, the last one first
+	ended    sequence.Slot
+	mayGo    bool // old enough to have been forgotten
+}
+
+type model struct {
+	pool    *Pool
+	cfg     Config
+	slot    sequence.Slot
+	places  int
+	known   map[common.Hash]*modelBundle
+	settled map[sequence.ChainID]int64 // -1: nothing
+	held    map[common.Hash]sequence.Slot
+	salt    int
+}
+
+func (m *model) pending() (out []*modelBundle) {
+	for _, b := range m.known {
+		if b.state == Pending {
+			out = append(out, b)
+		}
+	}
+	slices.SortFunc(out, func(a, b *modelBundle) int { return a.place - b.place })
+	return out
+}
+
+// end is how a bundle ends that does not end well.
+func (m *model) end(b *modelBundle, s State) {
+	if b.undone > 0 {
+		s = Undone
+	}
+	b.state, b.ended, b.mayGo = s, m.slot, false
+}
+
+func (m *model) settle() {
+	for _, b := range m.known {
+		if b.state != Executed {
+			continue
+		}
+		all := true
+		for _, it := range b.runs[0].Result.Items {
+			all = all && m.settled[it.Chain] >= int64(it.BlockNumber)
+		}
+		if all {
+			b.state, b.ended, b.mayGo = Safe, m.slot, false
+		}
+	}
+}
+
+// senders of a test bundle, by name of the account.
+func (m *model) room(b *sequence.Bundle, e *Entry) error {
+	pending := m.pending()
+	if len(pending) >= m.cfg.MaxBundles {
+		return ErrPoolFull
+	}
+	for _, s := range e.Senders {
+		n := 0
+		for _, o := range pending {
+			if slices.Contains(o.entry.Senders, s) {
+				n++
+			}
+		}
+		if s != (common.Address{}) && n >= m.cfg.MaxPerSender {
+			return ErrSenderLimit
+		}
+	}
+	return nil
+}
+
+func TestAgainstModel(t *testing.T) {
+	t.Parallel()
+	// Bundles that share transactions and senders, over one to three chains.
+	items := [][]sequence.BundleItem{
+		{transfer("alice", chainA, 0)},
+		{transfer("alice", chainA, 0), relayStep(chainB)},
+		{transfer("alice", chainB, 0), transfer("bob", chainA, 0)},
+		{transfer("bob", chainA, 0), transfer("carol", chainC, 0), relayStep(chainB)},
+		{transfer("carol", chainC, 0), transfer("carol", chainC, 1), relayStep(chainA)},
+		{transfer("dave", chainB, 5), relayStep(chainC), relayStep(chainA)},
+	}
+	var all []*sequence.Bundle
+	for i, it := range items {
+		for _, life := range []sequence.Slot{3, 9, 30} {
+			all = append(all, bundle(now+life+sequence.Slot(i), it...))
+		}
+	}
+	chains := []sequence.ChainID{chainA, chainB, chainC}
+
+	rapid.Check(t, func(t *rapid.T) {
+		cfg := Config{Chains: chains, MaxBundles: 6, MaxPerSender: 4, MaxAhead: 25, Hold: 2, Retention: 8, UndoneRetention: 12, MaxFinished: 1000}
+		m := &model{
+			pool: newPool(cfg), cfg: cfg, slot: now, known: map[common.Hash]*modelBundle{},
+			settled: map[sequence.ChainID]int64{chainA: -1, chainB: -1, chainC: -1}, held: map[common.Hash]sequence.Slot{},
+		}
+		pick := func() *modelBundle {
+			keys := slices.SortedFunc(maps.Keys(m.known), func(a, b common.Hash) int { return a.Cmp(b) })
+			if len(keys) == 0 {
+				t.Skip("none")
+			}
+			return m.known[rapid.SampledFrom(keys).Draw(t, "bundle")]
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"add": func(t *rapid.T) {
+				b := rapid.SampledFrom(all).Draw(t, "new")
+				have := m.known[b.Hash()]
+				var want error
+				switch {
+				case b.Expiry < m.slot:
+					want = ErrExpired
+				case b.Expiry > m.slot+cfg.MaxAhead:
+					want = ErrTooFarAhead
+				case have != nil && (have.state == Pending || have.state == Executed || have.state == Safe):
+				default:
+					e, err := m.pool.Check(b)
+					require.NoError(t, err)
+					if want = m.room(b, e); want == nil {
+						if have == nil {
+							have = new(modelBundle)
+							m.known[e.Hash] = have
+						}
+						have.entry, have.state, have.attempts = e, Pending, 0
+						m.places++
+						have.place = m.places
+					}
+				}
+				h, err := m.pool.Add(b)
+				if want != nil {
+					require.ErrorIs(t, err, want)
+				} else {
+					require.NoError(t, err)
+					require.Equal(t, b.Hash(), h)
+				}
+			},
+			"advance": func(t *rapid.T) {
+				// Mostly on, at times back, as after a reorg.
+				m.slot = sequence.Slot(int64(m.slot) + rapid.SampledFrom([]int64{1, 1, 1, 2, 5, -1, -3}).Draw(t, "slots"))
+				for h, b := range m.known {
+					switch {
+					case b.state == Pending && b.entry.Bundle.Expiry < m.slot:
+						m.end(b, Expired)
+					case b.state == Undone && b.ended+cfg.UndoneRetention < m.slot:
+						delete(m.known, h)
+					case b.state != Pending && b.state != Executed && b.state != Undone && b.ended+cfg.Retention < m.slot:
+						b.mayGo = true
+					}
+				}
+				for h, from := range m.held {
+					if from+cfg.MaxAhead < m.slot {
+						delete(m.held, h)
+					}
+				}
+				m.pool.Advance(m.slot)
+			},
+			"execute": func(t *rapid.T) {
+				b := pick()
+				m.salt++
+				o := executed(b.entry, m.slot, uint64(rapid.IntRange(0, 12).Draw(t, "block")), fmt.Sprint(m.salt))
+				require.NoError(t, m.pool.Done(b.entry.Hash, o))
+				b.attempts++
+				same := len(b.runs) > 0 && (b.state == Executed || b.state == Safe) && b.runs[0].Result.Slot == o.Result.Slot &&
+					sameTransactions(b.runs[0].Result.Items, o.Result.Items)
+				if same { // no relay step, same slot and block: said twice
+					b.attempts--
+					return
+				}
+				b.runs = append([]Outcome{o}, b.runs...)
+				b.state = Executed
+				m.settle()
+			},
+			"fail or put off": func(t *rapid.T) {
+				b := pick()
+				kind := rapid.SampledFrom([]OutcomeKind{Fail, Retry}).Draw(t, "kind")
+				err := m.pool.Done(b.entry.Hash, failed(kind, "reason"))
+				if b.state != Pending {
+					require.ErrorIs(t, err, ErrNotPending)
+					return
+				}
+				require.NoError(t, err)
+				b.attempts++
+				if kind == Fail {
+					m.end(b, Failed)
+				}
+			},
+			"settle": func(t *rapid.T) {
+				chain, n := rapid.SampledFrom(chains).Draw(t, "chain"), rapid.IntRange(0, 12).Draw(t, "block")
+				m.settled[chain] = max(m.settled[chain], int64(n))
+				m.settle()
+				m.pool.Settled(chain, uint64(n))
+			},
+			"replace": func(t *rapid.T) {
+				chain, n := rapid.SampledFrom(chains).Draw(t, "chain"), rapid.IntRange(0, 12).Draw(t, "block")
+				m.settled[chain] = min(m.settled[chain], int64(n)-1)
+				again, undone := []common.Hash(nil), []common.Hash(nil)
+				var hit []*modelBundle
+				for _, b := range m.known {
+					if b.state != Executed && b.state != Safe {
+						continue
+					}
+					for _, it := range b.runs[0].Result.Items {
+						if it.Chain == chain && it.BlockNumber >= uint64(n) {
+							hit = append(hit, b)
+							break
+						}
+					}
+				}
+				slices.SortFunc(hit, func(a, b *modelBundle) int { return a.place - b.place })
+				for _, b := range hit {
+					b.undone++
+					if b.entry.Bundle.Expiry >= m.slot {
+						b.state = Pending
+						again = append(again, b.entry.Hash)
+					} else {
+						m.end(b, Undone)
+						undone = append(undone, b.entry.Hash)
+					}
+				}
+				gotAgain, gotUndone := m.pool.Replaced(chain, uint64(n))
+				require.Equal(t, again, gotAgain)
+				require.Equal(t, undone, gotUndone)
+			},
+			"reserve": func(t *rapid.T) {
+				for _, chain := range chains {
+					want := map[common.Hash]bool{}
+					for _, b := range m.known {
+						ran := b.state == Executed || b.state == Undone || (b.state == Pending && b.undone > 0)
+						if !ran && b.state != Pending {
+							continue
+						}
+						for i, tx := range b.entry.Transactions {
+							if tx == nil || b.entry.Bundle.Items[i].Chain != chain {
+								continue
+							}
+							if !ran {
+								if _, ok := m.held[tx.Hash()]; !ok {
+									m.held[tx.Hash()] = m.slot
+								}
+								if m.slot != m.held[tx.Hash()] && m.slot >= m.held[tx.Hash()]+cfg.Hold {
+									continue
+								}
+							}
+							want[tx.Hash()] = true
+						}
+						for _, run := range b.runs { // all that ever ran: relays of earlier runs too
+							for _, it := range run.Result.Items {
+								if it.Chain == chain {
+									want[it.TxHash] = true
+								}
+							}
+						}
+					}
+					got := m.pool.Reserved(chain)
+					require.True(t, slices.IsSortedFunc(got, func(a, b common.Hash) int { return a.Cmp(b) }))
+					require.Len(t, got, len(want))
+					for _, h := range got {
+						require.True(t, want[h])
+					}
+				}
+			},
+			"restart": func(t *rapid.T) {
+				// What is not stored is gone, and holds begin anew.
+				m.salt++
+				next := New(cfg, discard())
+				require.NoError(t, next.Restore(m.pool.Snapshot()))
+				m.pool = next
+				clear(m.held)
+				for h, b := range m.known {
+					if b.state == Failed || b.state == Expired || b.state == Safe {
+						delete(m.known, h)
+					}
+				}
+			},
+			"": func(t *rapid.T) {
+				for h, b := range m.known {
+					s, err := m.pool.Status(h)
+					if err != nil && b.mayGo {
+						delete(m.known, h)
+						continue
+					}
+					require.NoError(t, err)
+					require.Equal(t, b.state, s.State)
+					require.Equal(t, b.undone, s.Undone)
+					require.Equal(t, b.attempts, s.Attempts)
+					if len(b.runs) > 0 {
+						require.Equal(t, kept(b.runs[0].Result.Items), s.Items)
+					}
+					require.Equal(t, b.state == Failed || b.state == Expired || b.state == Undone, s.State.Final() && s.Failure != nil)
+				}
+				var want []common.Hash
+				for _, b := range m.pending() {
+					want = append(want, b.entry.Hash)
+				}
+				require.Equal(t, want, []common.Hash(slices.Clip(append([]common.Hash(nil), hashes(m.pool.Pending(m.slot))...))))
+				for _, b := range all {
+					if m.known[b.Hash()] == nil {
+						_, err := m.pool.Status(b.Hash())
+						require.ErrorIs(t, err, ErrUnknownBundle)
+					}
+				}
+				st, size := m.pool.Stats(), 0
+				for _, b := range m.pending() {
+					size += b.entry.Size
+				}
+				require.Equal(t, len(want), st.Pending)
+				require.Equal(t, size, st.PendingBytes)
+				require.Equal(t, len(m.known), st.Pending+st.Executed+st.Undone+st.Finished)
+			},
+		})
+	})
+}

@@ -1,0 +1,367 @@
+package bundlepool
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ethereum/go-ethereum/common"
+
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
+)
+
+func hashes(entries []*Entry) []common.Hash {
+	out := []common.Hash{}
+	for _, e := range entries {
+		out = append(out, e.Hash)
+	}
+	return out
+}
+
+func TestPendingOrder(t *testing.T) {
+	t.Parallel()
+	p := newPool(Config{})
+	var want []common.Hash
+	for n := range uint64(20) {
+		e := add(t, p, bundle(now+sequence.Slot(n%3), transfer("alice", chainA, n)))
+		if n%3 > 0 {
+			want = append(want, e.Hash)
+		}
+	}
+	require.Len(t, p.Pending(now), 20)
+	require.Equal(t, want, hashes(p.Pending(now+1)), "those of this slot are left out before Advance says it is over")
+	p.Advance(now + 1)
+	require.Equal(t, want, hashes(p.Pending(now+1)))
+}
+
+func TestRetryKeepsTheReason(t *testing.T) {
+	t.Parallel()
+	p := newPool(Config{})
+	e := add(t, p, bundle(now+1, transfer("alice", chainA, 0)))
+	require.NoError(t, p.Done(e.Hash, failed(Retry, "no gas left in the block")))
+	require.NoError(t, p.Done(e.Hash, failed(Retry, "chain 901 is not ready")))
+	s, err := p.Status(e.Hash)
+	require.NoError(t, err)
+	require.Equal(t, Status{
+		Hash: e.Hash, State: Pending, Expiry: now + 1, Attempts: 2, Failure: &Failure{Chain: chainA, Reason: "chain 901 is not ready"},
+	}, s)
+	p.Advance(now + 2)
+	s, err = p.Status(e.Hash)
+	require.NoError(t, err)
+	require.Equal(t, Expired, s.State)
+	require.Equal(t, "chain 901 is not ready", s.Failure.Reason, "why it was never executed")
+
+	e = add(t, p, bundle(now+2, transfer("alice", chainA, 0)))
+	p.Advance(now + 3)
+	s, err = p.Status(e.Hash)
+	require.NoError(t, err)
+	require.Equal(t, "last slot 1002 passed before it was executed", s.Failure.Reason)
+}
+
+// TestExpiredInFlight: the slot ends while the outcome is still on its way.
+func TestExpiredInFlight(t *testing.T) {
+	t.Parallel()
+	p := newPool(Config{})
+	e := add(t, p, bundle(now, transfer("alice", chainA, 0)))
+	p.Advance(now + 1)
+	require.Equal(t, Expired, state(t, p, e.Hash))
+	require.ErrorIs(t, p.Done(e.Hash, failed(Retry, "late")), ErrNotPending)
+	require.NoError(t, p.Done(e.Hash, executed(e, now, 5, "")))
+	s, err := p.Status(e.Hash)
+	require.NoError(t, err)
+	require.Equal(t, Executed, s.State)
+	require.Nil(t, s.Failure)
+}
+
+func TestFailedMayBeSentAgain(t *testing.T) {
+	t.Parallel()
+	p := newPool(Config{})
+	b := bundle(now+5, transfer("alice", chainA, 0))
+	e := add(t, p, b)
+	other := add(t, p, bundle(now+5, transfer("bob", chainA, 0)))
+	require.NoError(t, p.Done(e.Hash, failed(Fail, "execution reverted")))
+	require.ErrorIs(t, p.Done(e.Hash, failed(Fail, "again")), ErrNotPending)
+	require.Empty(t, p.Reserved(chainB))
+	require.Equal(t, []common.Hash{other.Transactions[0].Hash()}, p.Reserved(chainA))
+	add(t, p, b)
+	require.Equal(t, []common.Hash{other.Hash, e.Hash}, hashes(p.Pending(now)), "at the end of the queue")
+}
+
+// TestReplacedAsAWhole: one chain's block is replaced and the bundle is undone on both.
+func TestReplacedAsAWhole(t *testing.T) {
+	t.Parallel()
+	p := newPool(Config{})
+	first := add(t, p, bundle(now+5, transfer("alice", chainA, 0), relayStep(chainB)))
+	late := add(t, p, bundle(now+1, transfer("bob", chainA, 0), transfer("bob", chainB, 0)))
+	below := add(t, p, bundle(now+5, transfer("carol", chainA, 0), transfer("carol", chainB, 0)))
+	o := executed(first, now, 10, "first")
+	require.NoError(t, p.Done(first.Hash, o))
+	require.NoError(t, p.Done(late.Hash, executed(late, now, 10, "")))
+	require.NoError(t, p.Done(below.Hash, executed(below, now, 9, "")))
+	p.Advance(now + 3)
+
+	again, undone := p.Replaced(chainB, 10)
+	require.Equal(t, []common.Hash{first.Hash}, again)
+	require.Equal(t, []common.Hash{late.Hash}, undone)
+	require.Equal(t, Executed, state(t, p, below.Hash))
+	s, err := p.Status(late.Hash)
+	require.NoError(t, err)
+	require.Equal(t, Undone, s.State)
+	require.Equal(t, "block 10 of chain 902 was replaced after the last slot 1001 had passed", s.Failure.Reason)
+
+	// The engines have put their transactions back into the pools: none may run alone.
+	for _, chain := range []sequence.ChainID{chainA, chainB} {
+		reserved := p.Reserved(chain)
+		for _, e := range []*Entry{first, late, below} {
+			for i, tx := range e.Transactions {
+				if tx != nil && e.Bundle.Items[i].Chain == chain {
+					require.Contains(t, reserved, tx.Hash())
+				}
+			}
+		}
+	}
+	relayed := o.Result.Items[1].TxHash
+	require.Contains(t, p.Reserved(chainB), relayed, "nor the relay that was made for the first execution")
+
+	// Executed again, with another relay; the old one stays reserved until it is settled.
+	require.NoError(t, p.Done(first.Hash, executed(first, now+3, 10, "second")))
+	require.Contains(t, p.Reserved(chainB), relayed)
+	p.Settled(chainA, 10)
+	require.Equal(t, Executed, state(t, p, first.Hash))
+	p.Settled(chainB, 12)
+	require.Equal(t, Safe, state(t, p, first.Hash))
+	require.NotContains(t, p.Reserved(chainB), relayed)
+	s, err = p.Status(first.Hash)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, s.Undone)
+	require.EqualValues(t, 2, s.Attempts)
+	require.Equal(t, now+3, s.Slot)
+}
+
+// TestUndoneThenFailed: the sender saw it executed, so it ends as undone, and what is
+// back in an engine's pool still must not run alone.
+func TestUndoneThenFailed(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(*Pool, *Entry) error{
+		"fails":   func(p *Pool, e *Entry) error { return p.Done(e.Hash, failed(Fail, "nonce too low")) },
+		"expires": func(p *Pool, _ *Entry) error { p.Advance(now + 6); return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPool(Config{UndoneRetention: 100})
+			e := add(t, p, bundle(now+5, transfer("alice", chainA, 0), transfer("alice", chainB, 0)))
+			require.NoError(t, p.Done(e.Hash, executed(e, now, 1, "")))
+			again, _ := p.Replaced(chainA, 1)
+			require.Equal(t, []common.Hash{e.Hash}, again)
+			require.NoError(t, end(p, e))
+			require.Equal(t, Undone, state(t, p, e.Hash))
+			require.Contains(t, p.Reserved(chainA), e.Transactions[0].Hash())
+			require.Contains(t, p.Reserved(chainB), e.Transactions[1].Hash())
+			p.Advance(p.Slot() + 100)
+			require.Contains(t, p.Reserved(chainA), e.Transactions[0].Hash())
+			p.Advance(p.Slot() + 1)
+			require.Empty(t, p.Reserved(chainA))
+			_, err := p.Status(e.Hash)
+			require.ErrorIs(t, err, ErrUnknownBundle)
+		})
+	}
+}
+
+// TestReorgPastSafe: L1 itself can go back behind a block that was safe.
+func TestReorgPastSafe(t *testing.T) {
+	t.Parallel()
+	p := newPool(Config{})
+	e := add(t, p, bundle(now+50, transfer("alice", chainA, 0)))
+	p.Settled(chainA, 20)
+	require.NoError(t, p.Done(e.Hash, executed(e, now, 7, "")))
+	require.Equal(t, Safe, state(t, p, e.Hash), "settled before it was reported")
+	require.Empty(t, p.Reserved(chainA))
+	p.Advance(now - 2)
+	again, _ := p.Replaced(chainA, 6)
+	require.Equal(t, []common.Hash{e.Hash}, again)
+	require.NotEmpty(t, p.Reserved(chainA))
+	require.NoError(t, p.Done(e.Hash, executed(e, now-1, 6, "")))
+	require.Equal(t, Executed, state(t, p, e.Hash), "what was settled is not any more")
+	p.Settled(chainA, 6)
+	require.Equal(t, Safe, state(t, p, e.Hash))
+
+	p.Replaced(chainA, 0)
+	require.NoError(t, p.Done(e.Hash, executed(e, now, 0, "")))
+	require.Equal(t, Executed, state(t, p, e.Hash))
+}
+
+// TestHoldIsBounded: naming a stranger's transaction in bundles that cannot run does not
+// keep it out of the blocks for longer than Hold.
+func TestHoldIsBounded(t *testing.T) {
+	t.Parallel()
+	p := newPool(Config{Hold: 3, MaxAhead: 100})
+	victim := transfer("victim", chainA, 0)
+	held := 0
+	for s := now; s < now+100; s++ {
+		p.Advance(s)
+		// Each slot another bundle with it, which fails.
+		e := add(t, p, bundle(s+1, victim, transfer("mallory", chainA, uint64(s))))
+		if r := p.Reserved(chainA); len(r) > 1 {
+			require.Contains(t, r, e.Transactions[0].Hash())
+			held++
+		}
+		require.NoError(t, p.Done(e.Hash, failed(Fail, "execution reverted")))
+	}
+	require.Equal(t, 3, held)
+}
+
+func TestExecutedIsIdempotentAndCorrects(t *testing.T) {
+	t.Parallel()
+	p := newPool(Config{})
+	e := add(t, p, bundle(now+5, transfer("alice", chainA, 0), relayStep(chainB)))
+	one, two := executed(e, now, 3, "one"), executed(e, now+1, 4, "two")
+	require.NoError(t, p.Done(e.Hash, one))
+	require.NoError(t, p.Done(e.Hash, one))
+	s, _ := p.Status(e.Hash)
+	require.EqualValues(t, 1, s.Attempts)
+	require.Empty(t, s.Items[0].Logs)
+	require.Empty(t, s.Items[0].ReturnData)
+	require.NotEmpty(t, one.Result.Items[0].Logs, "the caller's are left alone")
+	require.NoError(t, p.Done(e.Hash, two))
+	s, _ = p.Status(e.Hash)
+	require.Equal(t, now+1, s.Slot)
+	require.Contains(t, p.Reserved(chainB), one.Result.Items[1].TxHash)
+	require.Contains(t, p.Reserved(chainB), two.Result.Items[1].TxHash)
+}
+
+func TestBadOutcomes(t *testing.T) {
+	t.Parallel()
+	p := newPool(Config{})
+	e := add(t, p, bundle(now, transfer("alice", chainA, 0), transfer("alice", chainB, 0)))
+	change := func(f func(*BundleResult)) Outcome {
+		o := executed(e, now, 1, "")
+		f(&o.Result)
+		return o
+	}
+	for name, o := range map[string]Outcome{
+		"no kind":            {},
+		"no reason":          {Kind: Fail},
+		"no reason to retry": {Kind: Retry},
+		"a failure":          change(func(r *BundleResult) { r.Failed = new(Failure) }),
+		"an item missing":    change(func(r *BundleResult) { r.Items = r.Items[:1] }),
+		"an item too many":   change(func(r *BundleResult) { r.Items = append(r.Items, ItemResult{Item: 2, Chain: chainA}) }),
+		"a negative item":    change(func(r *BundleResult) { r.Items[0].Item = -1 }),
+		"another chain":      change(func(r *BundleResult) { r.Items[0].Chain = chainB }),
+		"another tx":         change(func(r *BundleResult) { r.Items[0].TxHash = common.Hash{1} }),
+		"two blocks":         change(func(r *BundleResult) { r.Items = append(r.Items, r.Items[0]); r.Items[2].BlockNumber++ }),
+	} {
+		require.ErrorIs(t, p.Done(e.Hash, o), ErrBadOutcome, name)
+		require.Equal(t, Pending, state(t, p, e.Hash), name)
+	}
+	require.ErrorIs(t, p.Done(common.Hash{1}, failed(Fail, "no")), ErrUnknownBundle)
+	_, ok := p.Get(common.Hash{1})
+	require.False(t, ok)
+}
+
+// TestConcurrentUse is for the race detector.
+func TestConcurrentUse(t *testing.T) {
+	t.Parallel()
+	p := newPool(Config{})
+	var wg sync.WaitGroup
+	for w := range 4 {
+		wg.Go(func() {
+			for n := range uint64(20) {
+				h, err := p.Add(bundle(now+20, transfer(fmt.Sprint(w), chainA, n), relayStep(chainB)))
+				if err != nil {
+					t.Error(err)
+				}
+				_, _ = p.Status(h)
+			}
+		})
+	}
+	wg.Go(func() {
+		for n := range sequence.Slot(20) {
+			p.Advance(now + n)
+			for i, e := range p.Pending(now + n) {
+				if i%2 == 0 {
+					if err := p.Done(e.Hash, executed(e, now+n, uint64(n), "")); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			p.Reserved(chainA)
+			p.Snapshot()
+			p.Settled(chainA, uint64(n)/2)
+			p.Settled(chainB, uint64(n)/2)
+			p.Replaced(chainB, uint64(n)*2/3)
+			p.Stats()
+		}
+	})
+	wg.Wait()
+	s := p.Stats()
+	require.Equal(t, 80, s.Pending+s.Executed+s.Undone+s.Finished)
+}
+
+// TestChanged: a builder that waits is told of each bundle that becomes pending.
+func TestChanged(t *testing.T) {
+	t.Parallel()
+	p := newPool(Config{})
+	told := func(do func()) bool {
+		c := p.Changed()
+		do()
+		select {
+		case <-c:
+			return true
+		default:
+			return false
+		}
+	}
+	var e *Entry
+	b := bundle(now+5, transfer("alice", chainA, 0))
+	require.True(t, told(func() { e = add(t, p, b) }))
+	require.False(t, told(func() { add(t, p, b) }))
+	require.False(t, told(func() { require.NoError(t, p.Done(e.Hash, executed(e, now, 3, ""))) }))
+	require.True(t, told(func() { p.Replaced(chainA, 3) }))
+	data := p.Snapshot()
+	require.True(t, told(func() { require.NoError(t, p.Restore(data)) }))
+}
+
+func BenchmarkPool(b *testing.B) {
+	p := newPool(Config{MaxPerSender: 1 << 20, MaxBundles: 1 << 20})
+	for n := range uint64(4096) {
+		h, err := p.Add(bundle(now+5, transfer("alice", chainA, n), relayStep(chainB)))
+		if err != nil {
+			b.Fatal(err)
+		}
+		if e, _ := p.Get(h); n%2 == 0 {
+			if err := p.Done(h, executed(e, now, 5, "")); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	// 2048 bundles pending, 2048 executed.
+	b.Run("Pending", func(b *testing.B) {
+		for b.Loop() {
+			p.Pending(now)
+		}
+	})
+	b.Run("Reserved", func(b *testing.B) {
+		for b.Loop() {
+			p.Reserved(chainB)
+		}
+	})
+	b.Run("Advance", func(b *testing.B) {
+		for b.Loop() {
+			p.Advance(now)
+		}
+	})
+	b.Run("Check", func(b *testing.B) {
+		in := bundle(now+5, transfer("bob", chainA, 0), relayStep(chainB), transfer("bob", chainB, 0))
+		for b.Loop() {
+			if _, err := p.Check(in); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("Snapshot", func(b *testing.B) {
+		for b.Loop() {
+			b.SetBytes(int64(len(p.Snapshot())))
+		}
+	})
+}
