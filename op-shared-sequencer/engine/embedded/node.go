@@ -134,7 +134,8 @@ type Node struct {
 	ws     bool
 }
 
-// Start starts a node. The caller closes it.
+// Start starts a node. The caller closes it. When op-geth gives up after its parts
+// were made (a port is taken), it leaves goroutines of theirs behind.
 func Start(cfg Config) (*Node, error) {
 	n, err := start(cfg)
 	if err != nil {
@@ -179,8 +180,8 @@ func start(cfg Config) (*Node, error) {
 		{Namespace: "eth", Service: filters.NewFilterAPI(filterSystem)},
 	})
 	catalyst.RegisterSessions(stack, backend, catalyst.DefaultSessionConfig)
-	if err := stack.Start(); err != nil {
-		return nil, errors.Join(err, stack.Close())
+	if err := stack.Start(); err != nil { // it closes itself then
+		return nil, err
 	}
 	return &Node{
 		stack:  stack,
