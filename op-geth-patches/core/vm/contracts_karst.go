@@ -17,7 +17,6 @@ package vm
 
 import (
 	"maps"
-	"slices"
 
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/params"
@@ -31,7 +30,8 @@ import (
 //   - P256VERIFY at Ethereum's gas (EIP-7951);
 //   - bn256Pairing with a lower input limit.
 //
-// The other variable-input limits are unchanged from Jovian.
+// The other variable-input limits are unchanged from Jovian, and so are the
+// addresses: ActivePrecompiles goes on with Jovian's.
 var PrecompiledContractsKarst = func() PrecompiledContracts {
 	set := maps.Clone(PrecompiledContracts(PrecompiledContractsJovian))
 	set[common.BytesToAddress([]byte{5})] = &bigModExp{eip2565: true, eip7823: true, eip7883: true}
@@ -39,9 +39,6 @@ var PrecompiledContractsKarst = func() PrecompiledContracts {
 	set[common.BytesToAddress([]byte{0x01, 0x00})] = &p256Verify{}
 	return set
 }()
-
-// PrecompiledAddressesKarst are the addresses of PrecompiledContractsKarst.
-var PrecompiledAddressesKarst = slices.Collect(maps.Keys(PrecompiledContractsKarst))
 
 // bn256PairingKarst is bn256Pairing with Karst's input limit.
 type bn256PairingKarst struct{ bn256PairingIstanbul }

@@ -242,6 +242,14 @@ func opDeposit(seq uint64, scalar uint16) *types.Transaction {
 	})
 }
 
+// opIsthmusDeposit is an L1 attributes deposit of before Jovian.
+func opIsthmusDeposit() *types.Transaction {
+	data := make([]byte, types.IsthmusL1AttributesLen)
+	copy(data, types.IsthmusL1AttributesSelector)
+	to := types.L1BlockAddr
+	return types.NewTx(&types.DepositTx{To: &to, Gas: 1_000_000, Data: data, Value: new(big.Int), From: common.HexToAddress("0xdead")})
+}
+
 // opUserDeposit mints on a fresh account.
 func opUserDeposit(i uint64, gas uint64) *types.Transaction {
 	to := common.BigToAddress(new(big.Int).SetUint64(0xd0000 + i))
@@ -281,9 +289,11 @@ func (n *opNode) build(attrs *engine.PayloadAttributes) *engine.ExecutionPayload
 	if !attrs.NoTxPool {
 		n.api.localBlocks.waitFull(*resp.PayloadID) // getPayload would end the filling
 	}
-	get := n.api.GetPayloadV4
-	if n.config.IsKarst(attrs.Timestamp) {
-		get = n.api.GetPayloadV5
+	get := n.api.GetPayloadV5 // op-node's choice
+	if !n.config.IsIsthmus(attrs.Timestamp) {
+		get = n.api.GetPayloadV3
+	} else if !n.config.IsKarst(attrs.Timestamp) {
+		get = n.api.GetPayloadV4
 	}
 	env, err := get(*resp.PayloadID)
 	require.NoError(n.t, err)

@@ -410,6 +410,22 @@ func TestSessionFill(t *testing.T) {
 		require.NoError(t, err)
 		require.Less(t, len(res), 100)
 	})
+	t.Run("after a reorg", func(t *testing.T) {
+		t.Parallel()
+		n := start(t, opNodeOptions{})
+		parent := n.head()
+		s := openHead(t, n)
+		require.Len(t, fill(t, s, miner.FillOptions{}), 100)
+		one := seal(t, s)
+		s = openHead(t, n)
+		other := seal(t, s)
+		for _, b := range []*miner.SealedBlock{one, other} {
+			require.NoError(t, insert(n, b))
+			n.setHead(b.Block.Hash())
+		}
+		require.Equal(t, parent.Hash(), n.head().ParentHash)
+		require.Len(t, fill(t, openHead(t, n), miner.FillOptions{}), 100, "what the reorg has set free is back")
+	})
 	t.Run("waits for the pool", func(t *testing.T) {
 		t.Parallel()
 		n := start(t, opNodeOptions{})
@@ -435,6 +451,51 @@ func TestSessionFill(t *testing.T) {
 		res := <-done
 		require.Len(t, res, 1, "only what the parent does not have")
 	})
+}
+
+// Blocks of the forks since Holocene, and the blocks that activate them: what a
+// header must have differs.
+func TestSessionForks(t *testing.T) {
+	t.Parallel()
+	// One block each: Holocene, Isthmus's activation and next, Jovian's, Karst's, Lagoon's.
+	at := func(block uint64) *uint64 { t := opGenesis + 2*block; return &t }
+	config := *opConfig
+	config.IsthmusTime, config.PragueTime = at(2), at(2)
+	config.JovianTime, config.KarstTime, config.LagoonTime = at(4), at(6), at(8)
+	n := startOpNode(t, opNodeOptions{config: &config})
+	var nonce uint64
+	for range 9 {
+		parent := n.head()
+		attrs := n.attrs(parent)
+		if !config.IsJovian(attrs.Timestamp) {
+			attrs.MinBaseFee = nil
+		}
+		var user []*types.Transaction
+		if !config.IsJovian(parent.Time) { // Jovian's attributes come one block after it
+			attrs.Transactions[0] = opRaw(t, opIsthmusDeposit())
+		}
+		if config.IsJovian(parent.Time) == config.IsJovian(attrs.Timestamp) { // else no user transactions
+			user = []*types.Transaction{opTokenTx(0, nonce, opRecipient(1), 1), opCall(0, nonce+1, opFail, 50_000, nil)}
+			nonce += 2
+		}
+		s, _ := openSessionOn(t, n, parent, attrs)
+		if len(user) > 0 {
+			run(t, s, user...)
+		}
+		sealed := seal(t, s)
+		require.Equal(t, opJSON(t, stockBlock(t, n, attrs, user)), opJSON(t, sealed.Envelope), "block %d", sealed.Block.NumberU64())
+		require.Equal(t, config.IsIsthmus(attrs.Timestamp), sealed.Block.RequestsHash() != nil)
+		require.NoError(t, insert(n, sealed))
+		n.setHead(sealed.Block.Hash())
+	}
+	// A node that only executes takes them all.
+	verifier := startOpNode(t, opNodeOptions{config: &config})
+	chain := n.eth.BlockChain()
+	for number := uint64(1); number <= n.head().Number.Uint64(); number++ {
+		_, err := verifier.eth.BlockChain().InsertChain(types.Blocks{chain.GetBlockByNumber(number)})
+		require.NoError(t, err, "block %d", number)
+	}
+	require.Equal(t, n.head().Hash(), verifier.head().Hash())
 }
 
 func TestSessionReturnData(t *testing.T) {
