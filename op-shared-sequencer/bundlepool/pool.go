@@ -350,7 +350,11 @@ func (p *Pool) Advance(slot sequence.Slot) {
 		switch {
 		case r.state == Pending && r.entry.Bundle.Expiry < slot:
 			if r.failure == nil {
-				r.failure = &Failure{Item: -1, Reason: fmt.Sprintf("last slot %d passed before it was executed", r.entry.Bundle.Expiry)}
+				what := "executed"
+				if r.undone > 0 {
+					what = "executed again; its blocks were replaced"
+				}
+				r.failure = &Failure{Item: -1, Reason: fmt.Sprintf("last slot %d passed before it was %s", r.entry.Bundle.Expiry, what)}
 			}
 			p.end(r, Expired)
 		case r.state == Undone && r.finished+p.cfg.UndoneRetention < slot:

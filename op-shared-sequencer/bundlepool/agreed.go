@@ -1,0 +1,89 @@
+package bundlepool
+
+import (
+	"slices"
+
+	"github.com/ethereum/go-ethereum/common"
+	"github.com/ethereum/go-ethereum/crypto"
+
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
+)
+
+// Agreed takes from the subblocks of a slot, all of them and in order, which known
+// bundles were executed in it, and returns those that were not recorded as executed yet.
+// It is for a restart: what the operator last saved is older than what it had agreed on,
+// and without this an executed bundle would be run again and reported as failed. Call it
+// after Load for the agreed slots from Pool.Slot on. Gas is not known from subblocks and
+// stays 0 in the status.
+func (p *Pool) Agreed(subblocks []*sequence.Subblock) []common.Hash {
+	var slot sequence.Slot
+	numbers := map[sequence.ChainID]uint64{}
+	ran := map[common.Hash][]chainTx{}
+	var order []common.Hash
+	for _, sub := range subblocks {
+		slot = sub.Slot
+		for _, o := range sub.Openings {
+			numbers[o.Chain] = o.ParentNumber + 1
+		}
+		for _, st := range sub.Steps {
+			if st.Bundle == (common.Hash{}) {
+				continue
+			}
+			if ran[st.Bundle] == nil {
+				order = append(order, st.Bundle)
+			}
+			for _, raw := range st.Transactions {
+				ran[st.Bundle] = append(ran[st.Bundle], chainTx{st.Chain, crypto.Keccak256Hash(raw)})
+			}
+		}
+	}
+	var news []common.Hash
+	for _, hash := range order {
+		p.mu.Lock()
+		r := p.get(hash)
+		if r == nil || r.state == Executed || r.state == Safe {
+			p.mu.Unlock()
+			continue
+		}
+		items := agreedItems(r, ran[hash], numbers)
+		p.mu.Unlock()
+		if err := p.Done(hash, Outcome{Kind: Execute, Result: BundleResult{Slot: slot, Items: items}}); err != nil {
+			p.log.Error("Agreed bundle is not what its hash says", "bundle", hash, "slot", slot, "err", err)
+			continue
+		}
+		news = append(news, hash)
+	}
+	return news
+}
+
+// agreedItems finds the item of each transaction: its own, or the relay step that made
+// it. Items that did not run in this slot stand from an earlier one: see Replaced.
+func agreedItems(r *record, txs []chainTx, numbers map[sequence.ChainID]uint64) []ItemResult {
+	var out []ItemResult
+	at, ran := 0, map[int]bool{}
+	for _, tx := range txs {
+		item := -1
+		for i := at; i < len(r.entry.Transactions) && item < 0; i++ {
+			if own := r.entry.Transactions[i]; own != nil && own.Hash() == tx.Tx {
+				item = i
+			}
+		}
+		for i := at; i < len(r.entry.Transactions) && item < 0; i++ {
+			if it := &r.entry.Bundle.Items[i]; it.Relay() && it.Chain == tx.Chain {
+				item = i
+			}
+		}
+		if item >= 0 {
+			at = item
+		}
+		ran[item] = true
+		out = append(out, ItemResult{Item: item, Chain: tx.Chain, TxHash: tx.Tx, BlockNumber: numbers[tx.Chain], Status: 1})
+	}
+	for _, it := range r.items {
+		if !ran[it.Item] {
+			out = append(out, it)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b ItemResult) int { return a.Item - b.Item })
+	return out
+}
