@@ -4,9 +4,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 
 	"github.com/ethereum/go-ethereum/log"
 	"github.com/urfave/cli/v2"
@@ -80,7 +82,38 @@ func newApp(args []string, start func(*cli.Context, *config.Config, log.Logger, 
 }
 
 func start(_ *cli.Context, cfg *config.Config, l log.Logger, stop context.CancelCauseFunc) (cliapp.Lifecycle, error) {
-	return service.New(l, cfg, service.Options{Version: Version, Commit: GitCommit, RequestStop: stop})
+	p := &process{log: l}
+	s, err := service.New(l, cfg, service.Options{Version: Version, Commit: GitCommit, RequestStop: func(err error) {
+		p.failure.CompareAndSwap(nil, &err)
+		stop(err)
+	}})
+	p.Lifecycle = s
+	return p, err
+}
+
+// process is a service whose end is told to the shell: an interrupt is no failure, also
+// while it starts, and that it had to stop by itself is one.
+type process struct {
+	cliapp.Lifecycle
+	log     log.Logger
+	failure atomic.Pointer[error] // why it asked to be stopped
+}
+
+func (p *process) Start(ctx context.Context) error {
+	err := p.Lifecycle.Start(ctx)
+	if err != nil && ctx.Err() != nil && p.failure.Load() == nil {
+		p.log.Info("Interrupted while starting", "err", err)
+		return nil // ctx has ended: Stop is next
+	}
+	return err
+}
+
+func (p *process) Stop(ctx context.Context) error {
+	err := p.Lifecycle.Stop(ctx)
+	if f := p.failure.Load(); f != nil {
+		return errors.Join(*f, err)
+	}
+	return err
 }
 
 // oneLine joins the lines of an error that holds several.

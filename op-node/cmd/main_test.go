@@ -231,3 +231,29 @@ func TestHelpHidesTheRelayerKey(t *testing.T) {
 	require.Contains(t, out, "--shared-sequencer.relayer-key value")
 	require.NotContains(t, out, secret)
 }
+
+// lifecycle is a service that starts and stops as it is told.
+type lifecycle struct{ startErr, stopErr error }
+
+func (l lifecycle) Start(context.Context) error { return l.startErr }
+func (l lifecycle) Stop(context.Context) error  { return l.stopErr }
+func (l lifecycle) Stopped() bool               { return false }
+
+func TestExit(t *testing.T) {
+	boom := errors.New("boom")
+	live := context.Background()
+	ended, cancel := context.WithCancel(live)
+	cancel()
+	quiet := log.NewLogger(log.DiscardHandler())
+
+	require.ErrorIs(t, (&process{Lifecycle: lifecycle{startErr: boom}, log: quiet}).Start(live), boom)
+	require.NoError(t, (&process{Lifecycle: lifecycle{startErr: boom}, log: quiet}).Start(ended), "interrupted")
+	require.NoError(t, (&process{Lifecycle: lifecycle{}, log: quiet}).Stop(live))
+	require.ErrorIs(t, (&process{Lifecycle: lifecycle{stopErr: boom}, log: quiet}).Stop(live), boom)
+
+	failed := &process{Lifecycle: lifecycle{startErr: boom}, log: quiet}
+	why := errors.New("port in use")
+	failed.failure.Store(&why)
+	require.ErrorIs(t, failed.Start(ended), boom, "it has stopped itself")
+	require.ErrorIs(t, failed.Stop(ended), why)
+}
