@@ -4,13 +4,13 @@
 //
 // # Why not a library
 //
-// The log must do three things that the stores in reach do not. A damaged record with
-// later records behind it must stop the start, because going on would silently drop
-// agreed blocks: pebble and goleveldb take any bad chunk of the newest WAL for its end.
-// A full disk must fail the append and leave the log usable: in pebble a failed WAL
-// write ends the process (DB.applyInternal calls Fatalf). And opening must not wait
-// for a lock held elsewhere or depend on code that calls itself experimental
-// (hashicorp/raft-wal, on bbolt). What is left is a few files of checksummed frames;
+// The log must do three things that the stores in this module's graph do not. A damaged
+// record with later records behind it must stop the start, because going on would
+// silently drop agreed blocks: pebble v1 takes any bad chunk of the newest WAL for its
+// end (DB.replayWAL). A full disk must fail the append and leave the log usable: in
+// pebble v1 a failed WAL write ends the process (DB.applyInternal calls Fatalf). A second
+// opener must get an error at once: hashicorp/raft-wal, which calls itself experimental,
+// waits for bbolt's lock without end. What is left is a few files of checksummed frames;
 // that is what segment.go is.
 //
 // # Files
@@ -23,7 +23,8 @@
 //
 // Integers are little-endian. Each append is one write and one fsync, and the next one
 // does not start before it: a crash can tear only the last frame of the last segment.
-// Open cuts that off and warns. Anything else that does not check is ErrCorrupt. The
+// Open cuts that off and warns. Damage anywhere else is ErrCorrupt; damage to that last
+// frame after it was synced cannot be told from a torn write. The
 // mark is random per segment: users choose the content of transactions, and without it
 // they could put bytes into a block that look like a frame behind a torn one.
 //
