@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"sync"
 	"time"
@@ -90,6 +91,7 @@ type Ledger interface {
 	Append(ctx context.Context, r *ledger.Record) error
 	Rewind(ctx context.Context, chain sequence.ChainID, to eth.BlockID) error
 	Payload(chain sequence.ChainID, hash common.Hash) (*eth.ExecutionPayloadEnvelope, error)
+	Slots(from sequence.Slot) iter.Seq2[*ledger.Record, error]
 	Refill(ctx context.Context, chain sequence.ChainID, engine ledger.Importer) (ledger.RefillResult, error)
 	Prune(ctx context.Context, chain sequence.ChainID, below uint64) error
 }
@@ -97,7 +99,9 @@ type Ledger interface {
 // Bundles is the pool of waiting bundles; *bundlepool.Pool in production.
 type Bundles interface {
 	builder.Bundles
+	Slot() sequence.Slot
 	Advance(slot sequence.Slot)
+	Agreed(subblocks []*sequence.Subblock) []common.Hash
 	Done(hash common.Hash, o bundlepool.Outcome) error
 	Status(hash common.Hash) (bundlepool.Status, error)
 	Replaced(chain sequence.ChainID, from uint64) (again, undone []common.Hash)
@@ -206,6 +210,13 @@ func (s *Sequencer) Factory(id sequence.ChainID) driver.SequencerFactory {
 func (s *Sequencer) Start(ctx context.Context) error {
 	if _, parent, ok := s.ledger.Last(); ok {
 		s.parent = parent
+	}
+	// The bundle pool was saved some slots ago. What was executed since must not run again.
+	for r, err := range s.ledger.Slots(s.bundles.Slot()) {
+		if err != nil {
+			return fmt.Errorf("reading agreed bundles from the ledger: %w", err)
+		}
+		s.bundles.Agreed(r.Subblocks)
 	}
 	errs := make([]error, len(s.chains))
 	var wg sync.WaitGroup
