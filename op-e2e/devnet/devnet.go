@@ -273,10 +273,7 @@ func (d *Devnet) awaitNode(ctx context.Context) error {
 			}
 			d.rollups[id] = c
 		}
-		if err := WaitFor(ctx, fmt.Sprintf("op-node of chain %d", id), func(ctx context.Context) (bool, error) {
-			st, err := c.SyncStatus(ctx)
-			return err == nil && st.HeadL1.Number+st.HeadL1.Time > 0, err
-		}); err != nil {
+		if err := awaitSyncStatus(ctx, id, c); err != nil {
 			return err
 		}
 	}

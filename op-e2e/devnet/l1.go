@@ -85,7 +85,7 @@ func StartL1(cfg L1Config) (*L1, error) {
 		// Left at zero, the gas limit falls block by block until no batch fits any more.
 		ec.Miner.GasCeil = cfg.Genesis.GasLimit
 		ec.SlowBlockThreshold = -1 // 0 logs every block
-		ec.TxPool.Journal = "" // transactions of batchers that a crash lost are sent again by them
+		ec.TxPool.Journal = ""     // transactions of batchers that a crash lost are sent again by them
 		return nil
 	}
 	g, pos, err := geth.InitL1(cfg.BlockTime, l1FinalizedDistance, cfg.Genesis, clock.SystemClock,

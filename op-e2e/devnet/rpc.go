@@ -47,3 +47,11 @@ func safeAt(ctx context.Context, c *sources.RollupClient, timestamp uint64) (loc
 	past := func(r eth.L2BlockRef) bool { return r.Hash != (eth.L2BlockRef{}).Hash && r.Time >= timestamp }
 	return past(st.LocalSafeL2), past(st.SafeL2), nil
 }
+
+// awaitSyncStatus waits until a chain's op-node knows L1's head.
+func awaitSyncStatus(ctx context.Context, chain uint64, c *sources.RollupClient) error {
+	return WaitFor(ctx, fmt.Sprintf("op-node of chain %d", chain), func(ctx context.Context) (bool, error) {
+		st, err := c.SyncStatus(ctx)
+		return err == nil && st.HeadL1 != (eth.L1BlockRef{}), err
+	})
+}
