@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/ethereum/go-ethereum/common"
-	"github.com/ethereum/go-ethereum/common/lru"
+	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/ethereum-optimism/optimism/op-node/rollup"
 	"github.com/ethereum-optimism/optimism/op-node/rollup/derive"
@@ -112,7 +112,11 @@ type systemConfigs struct {
 const ownConfigs = 64
 
 func newSystemConfigs(inner derive.SystemConfigL2Fetcher) *systemConfigs {
-	return &systemConfigs{SystemConfigL2Fetcher: inner, own: lru.NewCache[common.Hash, eth.SystemConfig](ownConfigs)}
+	own, err := lru.New[common.Hash, eth.SystemConfig](ownConfigs)
+	if err != nil { // only for a size below 1
+		panic(err)
+	}
+	return &systemConfigs{SystemConfigL2Fetcher: inner, own: own}
 }
 
 func (s *systemConfigs) SystemConfigByL2Hash(ctx context.Context, hash common.Hash) (eth.SystemConfig, error) {
