@@ -71,6 +71,13 @@ func Execute(m messages.Message) Op {
 	return Op{Kind: opExecute, Message: opMessage{id.Origin, id.BlockNumber, uint64(id.LogIndex), id.Timestamp, chain, m.PayloadHash}}
 }
 
+// Undeclared executes a message that the transaction does not declare.
+func Undeclared(m messages.Message) Op {
+	op := Execute(m)
+	op.Data = []byte("undeclared")
+	return op
+}
+
 // Revert reverts the transaction.
 func Revert(reason string) Op { return Op{Kind: opRevert, Data: []byte(reason)} }
 
@@ -123,7 +130,7 @@ func Sign(key *ecdsa.PrivateKey, chain sequence.ChainID, tx *types.DynamicFeeTx,
 	}
 	var declared []messages.Access
 	for _, op := range ops {
-		if op.Kind == opExecute {
+		if op.Kind == opExecute && len(op.Data) == 0 {
 			m := op.Message.message()
 			declared = append(declared, m.Access())
 		}
