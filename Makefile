@@ -68,7 +68,7 @@ test-system: upstream contracts ## system tests: real L1, engines, contracts and
 
 .PHONY: bench
 bench: upstream contracts ## benchmarks against stock, as ratios of one run
-	$(GO) test -run '^$$' -bench . -benchtime 5x ./op-e2e/bench/... ./op-shared-sequencer/...
+	$(GO) test -run '^$$' -bench . -benchtime 5x ./op-e2e/bench/... ./op-node/mends/...
 
 .PHONY: fuzz
 fuzz: upstream ## a short run of each fuzz target (FUZZTIME=10s)

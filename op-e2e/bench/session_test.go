@@ -1,4 +1,5 @@
-package engine_test
+// Package bench measures the parts of a slot against stock, in the same run.
+package bench
 
 // What a session saves against the stock way of building and storing a block, on the
 // same node, for the same 2000 transfers of its pool:
@@ -22,6 +23,7 @@ import (
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/common/hexutil"
 	"github.com/ethereum/go-ethereum/core/types"
+	"github.com/ethereum/go-ethereum/log"
 	"github.com/ethereum/go-ethereum/miner"
 	"github.com/ethereum/go-ethereum/node"
 	"github.com/ethereum/go-ethereum/rpc"
@@ -31,6 +33,7 @@ import (
 	"github.com/ethereum-optimism/optimism/op-service/sources"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine/embedded"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine/enginetest"
 )
 
@@ -40,14 +43,18 @@ const benchTxs = 2000
 // transactions and the time it took.
 type stock func(ctx context.Context, head common.Hash, attrs *eth.PayloadAttributes) (int, time.Duration, error)
 
-func BenchmarkBlock(b *testing.B) {
+func BenchmarkSessionAgainstStock(b *testing.B) {
 	b.Run("embedded", func(b *testing.B) {
-		r := newRig(b, enginetest.NewChain(901, 1000), fronts[0].new)
+		r := newRig(b)
 		benchBlock(b, r, r.stockDirect)
 	})
 	b.Run("rpc", func(b *testing.B) {
-		r := newRig(b, enginetest.NewChain(901, 1000), fronts[1].new)
-		c, err := rpc.DialOptions(ctxFor(b), r.node.AuthEndpoint(), rpc.WithHTTPAuth(node.NewJWTAuth(jwtSecret)))
+		r := newRig(b)
+		overRPC, err := engine.Dial(b.Context(), quiet(), r.chain.Rollup, r.node.AuthEndpoint(), jwtSecret, engine.Options{})
+		require.NoError(b, err)
+		b.Cleanup(overRPC.Close)
+		r.e = overRPC
+		c, err := rpc.DialOptions(b.Context(), r.node.AuthEndpoint(), rpc.WithHTTPAuth(node.NewJWTAuth(jwtSecret)))
 		require.NoError(b, err)
 		b.Cleanup(c.Close)
 		api := sources.NewEngineAPIClient(client.NewBaseRPCClient(c), quiet(), r.chain.Rollup)
@@ -57,13 +64,35 @@ func BenchmarkBlock(b *testing.B) {
 	})
 }
 
+var jwtSecret = [32]byte{1, 2, 3}
+
+// rig is an op-geth in this process, with the pool and the engine that are measured.
+type rig struct {
+	chain *enginetest.Chain
+	node  *embedded.Node
+	e     engine.Engine
+}
+
+func newRig(b *testing.B) *rig {
+	chain := enginetest.NewChain(901, 1000)
+	n, err := embedded.Start(embedded.Config{Chain: chain.ID, Genesis: chain.Genesis, JWTSecret: jwtSecret, Log: quiet()})
+	require.NoError(b, err)
+	b.Cleanup(func() { n.Close() })
+	return &rig{chain: chain, node: n, e: n.Engine()}
+}
+
+func quiet() log.Logger { return log.NewLogger(log.DiscardHandler()) }
+
 func benchBlock(b *testing.B, r *rig, stock stock) {
-	var raw [][]byte
+	var txs []*types.Transaction
 	for i := range benchTxs {
-		raw = append(raw, r.chain.Transfer(i%1000, uint64(i/1000), to(i)))
+		txs = append(txs, enginetest.Decode(b, r.chain.Transfer(i%1000, uint64(i/1000), enginetest.Recipient(i))))
 	}
-	r.addToPool(raw...)
-	head := r.head()
+	for _, err := range r.node.Backend().TxPool().Add(txs, true) {
+		require.NoError(b, err)
+	}
+	head, err := r.e.Head(b.Context())
+	require.NoError(b, err)
 	ctx := context.Background()
 	n := uint64(0)
 	attrs := func() *eth.PayloadAttributes { // every block another one
