@@ -72,10 +72,10 @@ func (r *Rotation) Stop(ctx context.Context) error {
 func (r *Rotation) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		turn, err := r.machine.Next(ctx)
-		if err != nil {
-			return // only when ctx ends
+		if err == nil {
+			err = r.turn(ctx, turn)
 		}
-		if err := r.turn(ctx, turn); err != nil && ctx.Err() == nil {
+		if err != nil && ctx.Err() == nil {
 			r.log.Warn("Turn failed, its slot is tried again", "slot", turn.Slot, "subblock", turn.Index, "err", err)
 			_ = r.clock.SleepCtx(ctx, retryDelay)
 		}
