@@ -9,7 +9,6 @@ import (
 	"strconv"
 
 	"github.com/ethereum/go-ethereum/beacon/engine"
-	"github.com/ethereum/go-ethereum/common/hexutil"
 	"github.com/ethereum/go-ethereum/rlp"
 
 	"github.com/ethereum-optimism/optimism/op-e2e/e2eutils/fakebeacon"
@@ -72,8 +71,8 @@ func (b *blobFiles) StoreBlobsBundle(slot uint64, bundle *engine.BlobsBundle) er
 	}
 	var f blobFile
 	for i := range bundle.Blobs {
-		f.Commitments = append(f.Commitments, hexutil.Bytes(bundle.Commitments[i]))
-		f.Blobs = append(f.Blobs, hexutil.Bytes(bundle.Blobs[i]))
+		f.Commitments = append(f.Commitments, bundle.Commitments[i])
+		f.Blobs = append(f.Blobs, bundle.Blobs[i])
 	}
 	data, err := rlp.EncodeToBytes(&f)
 	if err != nil {

@@ -314,7 +314,7 @@ func TestAgainstModel(t *testing.T) {
 				for _, b := range m.pending() {
 					want = append(want, b.entry.Hash)
 				}
-				require.Equal(t, want, []common.Hash(slices.Clip(append([]common.Hash(nil), hashes(m.pool.Pending(m.slot))...))))
+				require.Equal(t, want, slices.Clip(append([]common.Hash(nil), hashes(m.pool.Pending(m.slot))...)))
 				for _, b := range all {
 					if m.known[b.Hash()] == nil {
 						_, err := m.pool.Status(b.Hash())

@@ -103,7 +103,7 @@ func Dial(ctx context.Context, logger log.Logger, cfg *rollup.Config, addr strin
 			if attempt == 1 || attempt%10 == 0 {
 				logger.Warn("Waiting for engine", "addr", u.Redacted(), "attempts", attempt, "err", err)
 			}
-			opts.Clock.SleepCtx(ctx, opts.RetryDelay)
+			_ = opts.Clock.SleepCtx(ctx, opts.RetryDelay)
 		}
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("engine of chain %s at %s: %w after %d attempts: %w: %w",

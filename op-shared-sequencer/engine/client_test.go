@@ -5,6 +5,7 @@ package engine_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -59,7 +60,7 @@ func TestMayFitLater(t *testing.T) {
 	t.Parallel()
 	for _, err := range []error{miner.ErrDAFootprint, miner.ErrBlockSize, core.ErrGasLimitReached, core.ErrNonceTooHigh, core.ErrFeeCapTooLow} {
 		require.True(t, engine.MayFitLater(fmt.Errorf("why: %w", err)), err)
-		require.True(t, engine.MayFitLater(fmt.Errorf("why: %v", err)), err)
+		require.True(t, engine.MayFitLater(errors.New("why: "+err.Error())), err)
 	}
 	for _, err := range []error{nil, miner.ErrTxFailed, miner.ErrTxType, core.ErrNonceTooLow, core.ErrInsufficientFunds} {
 		require.False(t, engine.MayFitLater(err), err)

@@ -220,11 +220,14 @@ func TestNew(t *testing.T) {
 	r, err := New(key, Config{})
 	require.NoError(t, err)
 	require.Equal(t, DefaultConfig(), r.cfg)
+	secret, err := key.Bytes()
+	require.NoError(t, err)
+	number := new(big.Int).SetBytes(secret)
 	for _, format := range []string{"%v", "%+v", "%#v", "%s", "%d", "%x", "%q"} {
 		for _, v := range []any{r, *r, struct{ R *Relayer }{r}} {
 			out := strings.ToLower(fmt.Sprintf(format, v))
-			require.NotContains(t, out, key.D.String(), format)
-			require.NotContains(t, out, key.D.Text(16), format)
+			require.NotContains(t, out, number.String(), format)
+			require.NotContains(t, out, number.Text(16), format)
 		}
 	}
 	require.Equal(t, "relayer "+crypto.PubkeyToAddress(key.PublicKey).Hex(), r.String())

@@ -80,12 +80,12 @@ func toRPC(err error) *Error {
 	switch {
 	case errors.As(err, &invalid):
 		out.Code = CodeInvalidBundle
-		if invalid.Kind == bundlepool.ErrExpired || invalid.Kind == bundlepool.ErrTooFarAhead {
+		if errors.Is(err, bundlepool.ErrExpired) || errors.Is(err, bundlepool.ErrTooFarAhead) {
 			out.Code = CodeExpired
 		}
 		out.Data = new(ErrorData)
 		for _, k := range kinds {
-			if k.err == invalid.Kind {
+			if errors.Is(invalid.Kind, k.err) {
 				out.Data.Kind = k.name
 			}
 		}

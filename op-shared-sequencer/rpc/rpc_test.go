@@ -393,7 +393,9 @@ func FuzzBundleArgs(f *testing.F) {
 		}
 		b, err := in.bundle(now, &cfg)
 		if err != nil {
-			require.Equal(t, CodeInvalidParams, err.(*Error).Code)
+			var coded *Error
+			require.ErrorAs(t, err, &coded)
+			require.Equal(t, CodeInvalidParams, coded.Code)
 			return
 		}
 		require.Len(t, b.Items, len(in.Items))

@@ -145,7 +145,7 @@ func insertions(old, edited string, was []byte) ([]Hunk, error) {
 	cmd := exec.Command("git", "diff", "--no-index", "--no-color", "--no-ext-diff", "-U0", old, edited)
 	out, err := cmd.Output()
 	var exit *exec.ExitError
-	if err != nil && !(errors.As(err, &exit) && exit.ExitCode() == 1) {
+	if err != nil && (!errors.As(err, &exit) || exit.ExitCode() != 1) {
 		return nil, fmt.Errorf("git diff: %w", err)
 	}
 	lines := splitLines(was)

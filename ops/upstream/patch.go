@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"regexp"
 	"slices"
@@ -51,11 +50,11 @@ func (e *MisfitError) Error() string {
 func anchorOf(lines []string, at int) string {
 	h := sha256.New()
 	for _, l := range lines[max(0, at-anchorLines):at] {
-		io.WriteString(h, l)
+		h.Write([]byte(l))
 	}
 	h.Write([]byte{0}) // where the insertion goes
 	for _, l := range lines[at:min(len(lines), at+anchorLines)] {
-		io.WriteString(h, l)
+		h.Write([]byte(l))
 	}
 	return hex.EncodeToString(h.Sum(nil))[:12]
 }
