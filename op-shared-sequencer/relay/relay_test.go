@@ -220,9 +220,7 @@ func TestNew(t *testing.T) {
 	r, err := New(key, Config{})
 	require.NoError(t, err)
 	require.Equal(t, DefaultConfig(), r.cfg)
-	secret, err := key.Bytes()
-	require.NoError(t, err)
-	number := new(big.Int).SetBytes(secret)
+	number := new(big.Int).SetBytes(crypto.FromECDSA(key))
 	for _, format := range []string{"%v", "%+v", "%#v", "%s", "%d", "%x", "%q"} {
 		for _, v := range []any{r, *r, struct{ R *Relayer }{r}} {
 			out := strings.ToLower(fmt.Sprintf(format, v))
