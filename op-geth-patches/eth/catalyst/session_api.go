@@ -28,6 +28,7 @@ import (
 	"github.com/ethereum/go-ethereum/common/hexutil"
 	"github.com/ethereum/go-ethereum/common/lru"
 	"github.com/ethereum/go-ethereum/consensus"
+	"github.com/ethereum/go-ethereum/core"
 	"github.com/ethereum/go-ethereum/core/types"
 	"github.com/ethereum/go-ethereum/eth"
 	"github.com/ethereum/go-ethereum/log"
@@ -196,12 +197,33 @@ type openSession struct {
 }
 
 // RegisterSessions adds the session methods to a node, in the engine namespace, so
-// that they are where the engine API is. The sessions end with the node.
+// that they are where the engine API is. The sessions end with the node. The node must
+// not have started yet: blocks that lost their state in a crash are executed here.
 func RegisterSessions(stack *node.Node, backend *eth.Ethereum, cfg SessionConfig) *SessionAPI {
+	recoverHead(backend.BlockChain())
 	api := newSessionAPI(backend, cfg)
 	stack.RegisterAPIs([]rpc.API{{Namespace: "engine", Service: api, Authenticated: true}})
 	stack.RegisterLifecycle(sessionLifecycle{api})
 	return api
+}
+
+// recoverHead executes the blocks again whose state a crash took. op-geth goes back to
+// the newest block with state, and keeps those above it as blocks and as canonical: then
+// newPayload takes them for done and forkchoiceUpdated for current, so that whoever has
+// the blocks could not give them to this node again.
+func recoverHead(chain *core.BlockChain) {
+	header, head := chain.CurrentHeader(), chain.CurrentBlock()
+	if header.Number.Cmp(head.Number) <= 0 {
+		return
+	}
+	block := chain.GetBlock(header.Hash(), header.Number.Uint64())
+	if block == nil {
+		return // the crash took it too: it can be imported
+	}
+	log.Info("Executing blocks that lost their state", "from", head.Number, "to", header.Number)
+	if _, err := chain.SetCanonical(block); err != nil {
+		log.Error("Blocks that lost their state cannot be executed", "from", head.Number, "to", header.Number, "err", err)
+	}
 }
 
 func newSessionAPI(backend *eth.Ethereum, cfg SessionConfig) *SessionAPI {
