@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/ethereum/go-ethereum/beacon/engine"
@@ -17,6 +18,7 @@ import (
 	"github.com/ethereum/go-ethereum/crypto"
 	"github.com/ethereum/go-ethereum/eth/catalyst"
 	"github.com/ethereum/go-ethereum/eth/ethconfig"
+	"github.com/ethereum/go-ethereum/event"
 	"github.com/ethereum/go-ethereum/log"
 	"github.com/ethereum/go-ethereum/miner"
 	"github.com/ethereum/go-ethereum/node"
@@ -41,6 +43,8 @@ type L1 struct {
 	beacon    *fakebeacon.FakeBeacon
 	api       *catalyst.ConsensusAPI
 	blockTime uint64
+	heads     event.Subscription
+	syncing   sync.WaitGroup
 }
 
 // minL1BlockTime: the fake proof of stake starts a block one second after the last one's
@@ -96,7 +100,28 @@ func StartL1(cfg L1Config) (*L1, error) {
 	if err := g.Node.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("L1 geth: %w", err), g.Close(), closeBeacon(beacon))
 	}
-	return &L1{geth: g, pos: pos, beacon: beacon, api: catalyst.NewConsensusAPI(g.Backend), blockTime: cfg.BlockTime}, nil
+	l := &L1{geth: g, pos: pos, beacon: beacon, api: catalyst.NewConsensusAPI(g.Backend), blockTime: cfg.BlockTime}
+	l.syncHeads(cfg.Log)
+	return l, nil
+}
+
+// syncHeads writes every block to disk. geth leaves it in memory for a while; a crash
+// would take more of L1 back than any L1 loses, with the L2 blocks that stand on it.
+func (l *L1) syncHeads(logger log.Logger) {
+	heads := make(chan core.ChainHeadEvent, 16)
+	l.heads = l.geth.Backend.BlockChain().SubscribeChainHeadEvent(heads)
+	l.syncing.Go(func() {
+		for {
+			select {
+			case <-l.heads.Err():
+				return
+			case h := <-heads:
+				if err := l.geth.Backend.ChainDb().SyncKeyValue(); err != nil {
+					logger.Error("L1 block is not on disk", "block", h.Header.Number, "err", err)
+				}
+			}
+		}
+	})
 }
 
 // HTTP is the JSON-RPC endpoint.
@@ -184,6 +209,8 @@ func (l *L1) emptyBlock(ctx context.Context, parent *types.Header) (*types.Heade
 
 // Close stops L1. The directory can be opened again.
 func (l *L1) Close() error {
+	l.heads.Unsubscribe() // before the database closes
+	l.syncing.Wait()
 	return errors.Join(l.geth.Close(), closeBeacon(l.beacon))
 }
 
