@@ -40,7 +40,7 @@ import (
 
 // SessionConfig limits what a client can make an engine hold.
 type SessionConfig struct {
-	MaxOpen   int           // sessions open at once
+	MaxOpen   int           // sessions open at once; one more ends the oldest
 	MaxAge    time.Duration // a session is discarded this long after it was opened
 	MaxTxs    int           // transactions per call of sessionExecute
 	MaxSealed int           // sealed blocks kept for sessionInsert, the oldest go first
@@ -182,7 +182,8 @@ type SessionAPI struct {
 
 	mu      sync.Mutex
 	open    map[SessionID]*openSession
-	opening int // calls of sessionOpen under way: they count as open
+	opening int    // calls of sessionOpen under way: they count as open
+	opened  uint64 // ever
 	stopped bool
 
 	insertMu sync.Mutex // so that inserting a block twice at once finds it known the second time
@@ -193,6 +194,7 @@ type SessionAPI struct {
 
 type openSession struct {
 	*miner.Session
+	turn   uint64 // in the order of opening
 	expiry *time.Timer
 }
 
@@ -317,14 +319,32 @@ func checkSessionAttributes(attrs *engine.PayloadAttributes, config *params.Chai
 	return nil
 }
 
-// reserve takes a place for a session before the work of opening it is done.
+// reserve takes a place for a session before the work of opening it is done. If there
+// is none, the oldest session gives way: whoever opened it was killed, or never got
+// the answer, and the one that is needed now must not wait until it expires.
 func (api *SessionAPI) reserve() error {
 	api.mu.Lock()
-	defer api.mu.Unlock()
-	if n := len(api.open) + api.opening; n >= api.cfg.MaxOpen {
-		return sessionErr(CodeTooManySessions, "too many sessions: %d are open, seal or discard one", n)
+	if api.opening >= api.cfg.MaxOpen {
+		defer api.mu.Unlock()
+		return sessionErr(CodeTooManySessions, "too many sessions: %d are being opened", api.opening)
+	}
+	var oldest SessionID
+	var gone *openSession
+	if len(api.open)+api.opening >= api.cfg.MaxOpen {
+		for id, s := range api.open {
+			if gone == nil || s.turn < gone.turn {
+				oldest, gone = id, s
+			}
+		}
+		delete(api.open, oldest)
 	}
 	api.opening++
+	api.mu.Unlock()
+	if gone != nil {
+		log.Warn("Oldest session gives way to a new one", "id", oldest, "open", api.cfg.MaxOpen)
+		gone.expiry.Stop()
+		gone.Discard()
+	}
 	return nil
 }
 
@@ -344,8 +364,10 @@ func (api *SessionAPI) add(s *miner.Session) (SessionID, error) {
 	if api.stopped {
 		return id, sessionErr(CodeUnknownSession, "engine is stopping")
 	}
+	api.opened++
 	api.open[id] = &openSession{
 		Session: s,
+		turn:    api.opened,
 		expiry:  time.AfterFunc(api.cfg.MaxAge, func() { api.expire(id) }),
 	}
 	return id, nil
