@@ -74,40 +74,62 @@ func (c *chain) sync(ctx context.Context, src executor.Source) error {
 	}
 }
 
+// linksPerLock is how many blocks are checked before appends get their turn: a slot
+// must not wait for the whole window to be read.
+const linksPerLock = 256
+
 // checkLinks reads the whole database once after it was opened, and cuts it off where a
 // block does not follow the one before.
 func (c *chain) checkLinks(ctx context.Context) error {
-	c.writing.Lock()
-	defer c.writing.Unlock()
-	if c.db == nil {
-		return ErrClosed
-	}
-	if c.linked || !c.filled {
-		return nil
-	}
-	var last eth.BlockRef
-	for n := c.first.Number; n <= c.head.Number; n++ {
+	var next uint64 // 0: from the first block
+	for done := false; !done; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		var err error
+		if next, done, err = c.checkSomeLinks(next); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkSomeLinks goes on at a block, and says where to go on next.
+func (c *chain) checkSomeLinks(from uint64) (next uint64, done bool, err error) {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	if c.db == nil {
+		return 0, false, ErrClosed
+	}
+	if c.linked || !c.filled {
+		return 0, true, nil
+	}
+	var last eth.BlockRef
+	// One block again: it may have been replaced since.
+	n := c.first.Number
+	if from > n {
+		n = from - 1
+	}
+	for first, end := n, n+linksPerLock; n <= c.head.Number; n++ {
+		if n == end {
+			return n, false, nil
+		}
 		b, _, _, err := c.db.OpenBlock(n)
-		if err == nil && (n == c.first.Number || (b.ParentHash == last.Hash && b.Time >= last.Time)) {
+		if err == nil && (n == first || (b.ParentHash == last.Hash && b.Time >= last.Time)) {
 			last = b
 			continue
 		}
 		c.log.Error("Message history is damaged, goes back", "block", n, "head", c.head, "err", err)
-		if n > c.first.Number {
-			if err = c.rewind(last.ID()); err == nil {
-				break
-			}
+		if n > first && c.rewind(last.ID()) == nil {
+			break
 		}
 		if err := c.discard(); err != nil {
-			return err
+			return 0, false, err
 		}
 		break
 	}
 	c.linked = true
-	return nil
+	return 0, true, nil
 }
 
 // reconcile takes back the blocks that are not on the source's chain.
