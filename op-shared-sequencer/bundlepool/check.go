@@ -149,9 +149,9 @@ func (p *Pool) decode(b *sequence.Bundle, size int, limits bool) (*Entry, error)
 		Hash: b.Hash(), Bundle: b, Size: size,
 		Transactions: make([]*types.Transaction, len(b.Items)), Senders: make([]common.Address, len(b.Items)),
 	}
-	maxGas := uint64(math.MaxUint64)
-	if limits && p.cfg.MaxTxGas != 0 {
-		maxGas = p.cfg.MaxTxGas
+	maxTxGas, gas := uint64(math.MaxUint64), uint64(0)
+	if limits {
+		maxTxGas = p.cfg.MaxTxGas
 	}
 	seen := map[common.Hash]int{}
 	last := map[account]uint64{}
@@ -196,8 +196,11 @@ func (p *Pool) decode(b *sequence.Bundle, size int, limits bool) (*Entry, error)
 		if err != nil {
 			return fail(ErrSignature, "%v", err)
 		}
-		if err := validate(tx, rules, maxGas); err != nil {
+		if err := validate(tx, rules, maxTxGas); err != nil {
 			return fail(err.kind, "%v", err.err)
+		}
+		if gas += min(tx.Gas(), math.MaxUint64-gas); limits && gas > p.cfg.MaxGas {
+			return fail(ErrGas, "with it the gas limits of the bundle's transactions come to %d, expected at most %d", gas, p.cfg.MaxGas)
 		}
 		if first, ok := seen[tx.Hash()]; ok {
 			return fail(ErrDuplicate, "%s is also item %d", tx.Hash(), first)

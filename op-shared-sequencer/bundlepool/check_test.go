@@ -2,6 +2,7 @@ package bundlepool
 
 import (
 	"bytes"
+	"math"
 	"math/big"
 	"strings"
 	"testing"
@@ -19,7 +20,8 @@ import (
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	cfg := DefaultConfig(chainA, chainB)
-	cfg.MaxItems, cfg.MaxTxBytes, cfg.MaxBundleBytes, cfg.MaxTxGas, cfg.MaxAhead = 4, 1000, 2500, 5_000_000, 60
+	cfg.MaxItems, cfg.MaxTxBytes, cfg.MaxBundleBytes, cfg.MaxAhead = 4, 1000, 2500, 60
+	cfg.MaxTxGas, cfg.MaxGas = 5_000_000, 8_000_000
 
 	idA := chainA.ID().ToBig()
 	to := &common.Address{1}
@@ -89,6 +91,7 @@ func TestRefusals(t *testing.T) {
 		"no gas":             {bundle(now, dyn(types.DynamicFeeTx{To: to, Gas: 20999})), 0, ErrGas, "minimum needed 21000"},
 		"gas below floor":    {bundle(now, dyn(types.DynamicFeeTx{To: to, Gas: 25000, Data: bytes.Repeat([]byte{1}, 200)})), 0, ErrGas, "floor"},
 		"gas above limit":    {bundle(now, dyn(types.DynamicFeeTx{To: to, Gas: 5_000_001})), 0, ErrGas, "gas limit 5000001, expected at most 5000000"},
+		"gas together":       {bundle(now, dyn(types.DynamicFeeTx{To: to, Gas: 5_000_000}), transfer("bob", chainB, 0), relayStep(chainB), dyn(types.DynamicFeeTx{To: to, Nonce: 1, Gas: 2_979_001})), 3, ErrGas, "item 3 on chain 901: gas limit not acceptable: with it the gas limits of the bundle's transactions come to 8000001, expected at most 8000000"},
 		"tip above fee":      {bundle(now, dyn(types.DynamicFeeTx{To: to, GasTipCap: big.NewInt(2e9)})), 0, ErrInvalidTx, "max priority fee per gas higher than max fee per gas"},
 		"last nonce":         {bundle(now, dyn(types.DynamicFeeTx{To: to, Nonce: ^uint64(0)})), 0, ErrInvalidTx, "nonce"},
 		"no authorization":   {bundle(now, item(chainA, noAuthorization)), 0, ErrInvalidTx, "authorization"},
@@ -147,11 +150,12 @@ func TestAccepted(t *testing.T) {
 			ChainID: uint256.MustFromBig(idA), Gas: 100_000, GasFeeCap: uint256.NewInt(1), GasTipCap: uint256.NewInt(0), AuthList: []types.SetCodeAuthorization{auth},
 		})),
 		"creation": bundle(now, typed(&types.LegacyTx{Gas: 100_000, GasPrice: big.NewInt(1), Data: []byte{0}})),
-		"any gas":  bundle(now, typed(&types.LegacyTx{To: to, Gas: 1 << 40, GasPrice: big.NewInt(1)})),
+		"highest gas limits": bundle(now, typed(&types.LegacyTx{To: to, Gas: params.MaxTxGas, GasPrice: big.NewInt(1)}), relayStep(chainB),
+			typed(&types.LegacyTx{Nonce: 1, To: to, Gas: 30_000_000 - params.MaxTxGas, GasPrice: big.NewInt(1)})),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := newPool(DefaultConfig(chainA, chainB, chainC))
+			p := newPool(Config{})
 			e := add(t, p, b)
 			require.Equal(t, b.Hash(), e.Hash)
 			for i, it := range b.Items {
@@ -165,6 +169,50 @@ func TestAccepted(t *testing.T) {
 				require.NoError(t, err)
 				require.Equal(t, it.Transaction, raw)
 			}
+		})
+	}
+}
+
+// TestDefaultGas: without limits in the Config, EIP-7825's holds for one transaction and
+// 30 million for a bundle. Limits so high that sums pass the end of the numbers do no harm.
+func TestDefaultGas(t *testing.T) {
+	t.Parallel()
+	of := func(gas ...uint64) *sequence.Bundle {
+		b := bundle(now)
+		for i, g := range gas {
+			b.Items = append(b.Items, sequence.BundleItem{Chain: chainA, Transaction: sign("alice", chainA, &types.LegacyTx{
+				Nonce: uint64(i), To: &common.Address{1}, Gas: g, GasPrice: big.NewInt(1),
+			})})
+		}
+		return b
+	}
+	const most = params.MaxTxGas
+	for name, c := range map[string]struct {
+		cfg  Config
+		gas  []uint64
+		item int // -1: accepted
+		says string
+	}{
+		"one":            {Config{}, []uint64{most}, -1, ""},
+		"one too many":   {Config{}, []uint64{21000, most + 1}, 1, "gas limit 16777217, expected at most 16777216"},
+		"all":            {Config{}, []uint64{most, 30_000_000 - most}, -1, ""},
+		"all too many":   {Config{}, []uint64{most, 30_000_000 - most - 21000, 21001}, 2, "come to 30000001, expected at most 30000000"},
+		"no limits":      {Config{MaxTxGas: math.MaxUint64, MaxGas: math.MaxUint64}, []uint64{math.MaxUint64, math.MaxUint64}, -1, ""},
+		"past the end":   {Config{MaxTxGas: math.MaxUint64, MaxGas: math.MaxUint64 - 1}, []uint64{math.MaxUint64 - 1, 21000}, 1, "come to 18446744073709551615, expected at most 18446744073709551614"},
+		"less than a tx": {Config{MaxGas: 20999}, []uint64{21000}, 0, "come to 21000, expected at most 20999"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := newPool(c.cfg).Check(of(c.gas...))
+			if c.item < 0 {
+				require.NoError(t, err)
+				return
+			}
+			var invalid *InvalidError
+			require.ErrorAs(t, err, &invalid)
+			require.ErrorIs(t, err, ErrGas)
+			require.Equal(t, c.item, invalid.Item)
+			require.Contains(t, err.Error(), c.says)
 		})
 	}
 }

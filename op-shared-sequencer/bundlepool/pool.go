@@ -55,12 +55,13 @@ import (
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/core/types"
 	"github.com/ethereum/go-ethereum/log"
+	"github.com/ethereum/go-ethereum/params"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
 
 // Config says which bundles a pool takes. Spans of slots are in seconds, as slots are
-// L2 timestamps. A zero limit takes the value of DefaultConfig, but for MaxTxGas.
+// L2 timestamps. A zero limit takes the value of DefaultConfig.
 type Config struct {
 	Chains []sequence.ChainID // the interop set
 
@@ -70,7 +71,8 @@ type Config struct {
 	MaxItems       int           // items of one bundle
 	MaxBundleBytes int           // one bundle, encoded
 	MaxTxBytes     int           // one transaction
-	MaxTxGas       uint64        // gas limit of one transaction; 0: no limit beside the block's
+	MaxTxGas       uint64        // gas limit of one transaction
+	MaxGas         uint64        // gas limits of one bundle's transactions together, relay steps aside
 	MaxAhead       sequence.Slot // how far after the current slot an expiry may be
 	Hold           sequence.Slot // how long a transaction never executed before is reserved
 
@@ -81,11 +83,13 @@ type Config struct {
 }
 
 // DefaultConfig is sized for chains with 1 s blocks: Retention outlasts L1 finality, so
-// a safe bundle is still known when its block could be replaced.
+// a safe bundle is still known when its block could be replaced. MaxTxGas is EIP-7825's
+// limit, and MaxGas leaves room in a block for what is not in bundles.
 func DefaultConfig(chains ...sequence.ChainID) Config {
 	return Config{
 		Chains: chains, MaxBundles: 4096, MaxBytes: 64 << 20, MaxPerSender: 32, MaxItems: 32,
-		MaxBundleBytes: 512 << 10, MaxTxBytes: 128 << 10, MaxAhead: 600, Hold: 4,
+		MaxBundleBytes: 512 << 10, MaxTxBytes: 128 << 10, MaxTxGas: params.MaxTxGas, MaxGas: 30_000_000,
+		MaxAhead: 600, Hold: 4,
 		Retention: 3600, UndoneRetention: 24 * 3600, MaxFinished: 16384, MaxFinishedSize: 64 << 20,
 	}
 }
@@ -99,6 +103,8 @@ func (c Config) withDefaults() Config {
 	} {
 		*f.have = cmp.Or(*f.have, *f.def)
 	}
+	c.MaxTxGas = cmp.Or(c.MaxTxGas, def.MaxTxGas)
+	c.MaxGas = cmp.Or(c.MaxGas, def.MaxGas)
 	c.MaxAhead = cmp.Or(c.MaxAhead, def.MaxAhead)
 	c.Hold = cmp.Or(c.Hold, def.Hold)
 	c.Retention = cmp.Or(c.Retention, def.Retention)
