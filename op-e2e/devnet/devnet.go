@@ -20,6 +20,7 @@ import (
 	"github.com/ethereum/go-ethereum/crypto"
 	"github.com/ethereum/go-ethereum/ethclient"
 	"github.com/ethereum/go-ethereum/log"
+	"github.com/gofrs/flock"
 
 	"github.com/ethereum-optimism/optimism/op-batcher/batcher"
 	"github.com/ethereum-optimism/optimism/op-proposer/proposer"
@@ -45,6 +46,7 @@ type Devnet struct {
 	cfg     Config
 	log     log.Logger
 	dir     string
+	lock    *flock.Flock // nil until the directory is ours
 	genesis *genesis.Output
 	keys    *genesis.Keys
 	jwt     [32]byte
@@ -125,6 +127,13 @@ func (d *Devnet) prepare(ctx context.Context) error {
 	if err := os.MkdirAll(d.dir, 0o755); err != nil {
 		return err
 	}
+	lock := flock.New(filepath.Join(d.dir, "lock"))
+	if ok, err := lock.TryLock(); err != nil {
+		return fmt.Errorf("lock %s: %w", d.dir, err)
+	} else if !ok {
+		return fmt.Errorf("another devnet runs in %s: stop it, or use another directory", d.dir)
+	}
+	d.lock = lock
 	if err := d.cfg.keep(d.dir); err != nil {
 		return err
 	}
@@ -385,6 +394,11 @@ func (d *Devnet) Stop(ctx context.Context) error {
 		add("L1", d.l1.Close())
 		d.l1 = nil
 	}
+	if d.lock == nil {
+		return errors.Join(errs...)
+	}
+	add("the lock", d.lock.Unlock())
+	d.lock = nil
 	if d.cfg.RemoveDir {
 		add("the directory", os.RemoveAll(d.dir))
 	}

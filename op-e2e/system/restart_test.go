@@ -40,6 +40,8 @@ func TestRestart(t *testing.T) {
 		require.NoError(t, err)
 		s := &scenario{t: t, ctx: ctx, Devnet: d}
 		same(s)
+		_, err = devnet.Start(ctx, cfg)
+		require.ErrorContains(t, err, "another devnet runs in")
 		require.NoError(t, d.AwaitOnTime(ctx))
 		b, _ := s.bridge(s.user(2), chainA, chainB)
 		bridged = append(bridged, s.executes(b)...)

@@ -2,6 +2,7 @@ package system
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -26,6 +27,9 @@ import (
 // message of the tests is executed within a slot or two.
 const messageExpiry = 20 // seconds
 
+// lockstepSlots is how long the lockstep scenario runs: `-args -slots 300` for five minutes.
+var lockstepSlots = flag.Uint64("slots", 30, "slots of the lockstep scenario")
+
 // TestShared are the scenarios that leave a devnet as they found it: they share one.
 func TestShared(t *testing.T) {
 	s := start(t, func(c *devnet.Config) { c.P2P, c.MessageExpiry = true, messageExpiry })
@@ -39,7 +43,8 @@ func TestShared(t *testing.T) {
 // lockstep: under plain load and a stream of good and bad bundles both chains take part
 // in every slot; good bundles are executed whole, bad ones leave nothing.
 func lockstep(s *scenario) {
-	const slots, rate = 30, 100
+	const rate = 100
+	slots := *lockstepSlots
 	load, err := s.StartLoad(rate)
 	require.NoError(s.t, err)
 	defer load.Stop()

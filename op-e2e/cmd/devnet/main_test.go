@@ -63,7 +63,7 @@ func TestStatusLine(t *testing.T) {
 	line := newStatusLine(&out)
 	line.show(devnet.SlotSeen{Slot: 3600, Blocks: map[uint64]devnet.BlockSeen{
 		901: {Number: 7, Txs: 3, GasUsed: 1_230_000, Late: -40 * time.Millisecond},
-	}}, []uint64{901, 902})
+	}}, []uint64{901, 902}, 2)
 	line.end()
-	require.Equal(t, "slot 01:00:00 | 901 #7 3 tx 1.23 Mgas 40 ms early | 902 left out\n", out.String())
+	require.Equal(t, "slot 01:00:00 | 901 #7 3 tx 1.23 Mgas 40 ms early | 902 left out | 2 bundles wait\n", out.String())
 }

@@ -66,7 +66,7 @@ func up(c *cli.Context) error {
 			case <-ctx.Done():
 				return nil
 			case s := <-watch.Slots():
-				line.show(s, d.Chains())
+				line.show(s, d.Chains(), waiting(ctx, d))
 			}
 		}
 	})
@@ -104,6 +104,21 @@ func run(ctx context.Context, cfg devnet.Config, f func(context.Context, *devnet
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
 	defer cancel()
 	return errors.Join(err, d.Stop(stopping))
+}
+
+// waiting is how many bundles wait for a slot, -1 if the sequencer does not say.
+func waiting(ctx context.Context, d *devnet.Devnet) int {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	client, err := d.Sequencer(ctx)
+	if err != nil {
+		return -1
+	}
+	st, err := client.Status(ctx)
+	if err != nil {
+		return -1
+	}
+	return int(st.PendingBundles)
 }
 
 func printEndpoints(w io.Writer, d *devnet.Devnet, logFile string) error {
@@ -149,7 +164,7 @@ func newStatusLine(w io.Writer) *statusLine {
 	return s
 }
 
-func (s *statusLine) show(slot devnet.SlotSeen, chains []uint64) {
+func (s *statusLine) show(slot devnet.SlotSeen, chains []uint64, bundles int) {
 	line := "slot " + time.Unix(int64(slot.Slot), 0).UTC().Format("15:04:05")
 	for _, id := range chains {
 		b, ok := slot.Blocks[id]
@@ -162,6 +177,9 @@ func (s *statusLine) show(slot devnet.SlotSeen, chains []uint64) {
 			when = "late"
 		}
 		line += fmt.Sprintf(" | %d #%d %d tx %.2f Mgas %d ms %s", id, b.Number, b.Txs, float64(b.GasUsed)/1e6, b.Late.Abs().Milliseconds(), when)
+	}
+	if bundles >= 0 {
+		line += fmt.Sprintf(" | %d bundles wait", bundles)
 	}
 	if s.terminal {
 		fmt.Fprint(s.w, "\r\033[K"+line)
