@@ -22,6 +22,8 @@ type modelBundle struct {
 	state    State
 	place    int // in the order of arrival
 	attempts uint64
+	putOff   int // since it was sent or executed, as are
+	timeouts int
 	undone   uint64
 	runs     []Outcome // executions, the last one first
 	ended    sequence.Slot
@@ -143,7 +145,7 @@ func TestAgainstModel(t *testing.T) {
 							have = new(modelBundle)
 							m.known[e.Hash] = have
 						}
-						have.entry, have.state, have.attempts = e, Pending, 0
+						have.entry, have.state, have.attempts, have.putOff, have.timeouts = e, Pending, 0, 0, 0
 						m.places++
 						have.place = m.places
 					}
@@ -189,20 +191,26 @@ func TestAgainstModel(t *testing.T) {
 					return
 				}
 				b.runs = append([]Outcome{o}, b.runs...)
-				b.state = Executed
+				b.state, b.putOff, b.timeouts = Executed, 0, 0
 				m.settle()
 			},
 			"fail or put off": func(t *rapid.T) {
 				b := pick()
 				kind := rapid.SampledFrom([]OutcomeKind{Fail, Retry}).Draw(t, "kind")
-				err := m.pool.Done(b.entry.Hash, failed(kind, "reason"))
+				o := failed(kind, "reason")
+				o.Result.Failed.Timeout = rapid.Bool().Draw(t, "timeout")
+				err := m.pool.Done(b.entry.Hash, o)
 				if b.state != Pending {
 					require.ErrorIs(t, err, ErrNotPending)
 					return
 				}
 				require.NoError(t, err)
 				b.attempts++
-				if kind == Fail {
+				b.putOff++
+				if o.Result.Failed.Timeout {
+					b.timeouts++
+				}
+				if kind == Fail || b.timeouts == 3 {
 					m.end(b, Failed)
 				}
 			},
@@ -310,11 +318,15 @@ func TestAgainstModel(t *testing.T) {
 					}
 					require.Equal(t, b.state == Failed || b.state == Expired || b.state == Undone, s.State.Final() && s.Failure != nil)
 				}
-				var want []common.Hash
-				for _, b := range m.pending() {
-					want = append(want, b.entry.Hash)
+				want := []common.Hash{}
+				for putOff := 0; len(want) < len(m.pending()); putOff++ {
+					for _, b := range m.pending() {
+						if b.putOff == putOff {
+							want = append(want, b.entry.Hash)
+						}
+					}
 				}
-				require.Equal(t, want, slices.Clip(append([]common.Hash(nil), hashes(m.pool.Pending(m.slot))...)))
+				require.Equal(t, want, hashes(m.pool.Pending(m.slot)))
 				for _, b := range all {
 					if m.known[b.Hash()] == nil {
 						_, err := m.pool.Status(b.Hash())

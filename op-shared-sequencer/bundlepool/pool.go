@@ -2,7 +2,7 @@
 //
 // A bundle is in one state at a time:
 //
-//	            Add                    Done(Retry): stays, with the reason
+//	            Add                    Done(Retry): stays, behind the others
 //	             │                          ┌──┐
 //	             ▼                          ▼  │
 //	┌───────► pending ──────────────────────┴──┘
@@ -35,6 +35,11 @@
 // for Config.Hold: bundles are anonymous and cost nothing when they fail, and without
 // that bound anybody could keep a stranger's published transaction, and the later ones
 // of its sender, out of the blocks by naming it in bundles that cannot run.
+//
+// Fairness. A slot has time for some bundles only, and an attempt that comes to nothing
+// costs its sender nothing. So a bundle that was put off goes behind those that were put
+// off less often, and one whose attempts run out of time, which takes the most from the
+// others, fails at the third such attempt.
 //
 // Two pending bundles may have a transaction in common: searchers compete for a place
 // behind the same one. The first that is executed wins; the other then fails with the
@@ -132,7 +137,8 @@ func (s State) Final() bool { return s != Pending && s != Executed }
 type OutcomeKind uint8
 
 const (
-	// Retry: it did not fit, or a chain was not there; it is tried again until it expires.
+	// Retry: it did not fit, or a chain was not there; it is tried again until it expires,
+	// or until it has run out of time too often: see Failure.Timeout.
 	Retry OutcomeKind = iota + 1
 	// Fail: a transaction could not be included or reverted.
 	Fail
@@ -178,6 +184,9 @@ type Failure struct {
 	TxHash     common.Hash // zero if it never came to a transaction
 	Reason     string      // one line; of a revert, the decoded reason
 	ReturnData []byte      // what the transaction reverted with
+	// Timeout: the bundle itself took more time than there was. With Retry it counts, and
+	// at the third time since the bundle was sent or last executed it is a Fail.
+	Timeout bool
 }
 
 // Status is what the pool knows of a bundle.
@@ -224,6 +233,9 @@ type record struct {
 	slot     sequence.Slot // of the execution
 	items    []ItemResult
 	failure  *Failure
+	// Since it was sent or last executed:
+	putOff   uint64 // attempts that were put off
+	timeouts uint64 // those of them that ran out of time
 	// spent are transactions that were in agreed blocks and are not, or may not be,
 	// among the bundle's own: those its relay steps made.
 	spent    []chainTx
@@ -317,23 +329,29 @@ func (p *Pool) Add(b *sequence.Bundle) (common.Hash, error) {
 	}
 	p.arrival++
 	e.Arrival = p.arrival
-	r.entry, r.attempts, r.failure = e, 0, nil
+	r.entry, r.attempts, r.putOff, r.timeouts, r.failure = e, 0, 0, 0, nil
 	p.move(r, Pending)
 	p.log.Debug("Bundle added", "bundle", e.Hash, "items", len(b.Items), "expiry", b.Expiry, "pending", len(p.waiting))
 	return e.Hash, nil
 }
 
-// Pending lists the bundles that may be executed in the slot, in the order they
-// arrived. One whose blocks were replaced keeps its old place. The entries are shared
-// and not to be changed.
+// Pending lists the bundles that may be executed in the slot, in the order to try them:
+// those that were put off less often first, and of the same number of times those that
+// arrived first. Only attempts since the last execution count, so one whose blocks were
+// replaced has its old place again. The entries are shared and not to be changed.
 func (p *Pool) Pending(slot sequence.Slot) []*Entry {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	out := make([]*Entry, 0, len(p.waiting))
+	may := make([]*record, 0, len(p.waiting))
 	for _, r := range p.waiting {
 		if r.entry.Bundle.Expiry >= slot {
-			out = append(out, r.entry)
+			may = append(may, r)
 		}
+	}
+	slices.SortStableFunc(may, func(a, b *record) int { return cmp.Compare(a.putOff, b.putOff) })
+	out := make([]*Entry, len(may))
+	for i, r := range may {
+		out[i] = r.entry
 	}
 	return out
 }
@@ -400,8 +418,12 @@ func (p *Pool) forget() {
 	}
 }
 
+// maxTimeouts is how often a bundle may run out of time before that is a failure.
+const maxTimeouts = 3
+
 // Done records what an attempt at a bundle came to. Retry and Fail need a pending
-// bundle; Execute is accepted in every state and is idempotent.
+// bundle; Execute is accepted in every state and is idempotent. The third Retry with
+// Failure.Timeout is taken as a Fail.
 // Errors: ErrUnknownBundle, ErrNotPending, ErrBadOutcome.
 func (p *Pool) Done(hash common.Hash, o Outcome) error {
 	p.mu.Lock()
@@ -424,6 +446,7 @@ func (p *Pool) Done(hash common.Hash, o Outcome) error {
 		}
 		r.attempts++
 		r.slot, r.items, r.failure = o.Result.Slot, kept(o.Result.Items), nil
+		r.putOff, r.timeouts = 0, 0
 		p.move(r, Executed)
 		p.settle(r)
 		p.log.Debug("Bundle executed", "bundle", hash, "slot", r.slot, "attempts", r.attempts)
@@ -437,7 +460,17 @@ func (p *Pool) Done(hash common.Hash, o Outcome) error {
 		}
 		r.attempts++
 		r.failure = o.Result.Failed.kept()
-		if o.Kind == Fail {
+		fails := o.Kind == Fail
+		if !fails {
+			r.putOff++
+			if r.failure.Timeout {
+				r.timeouts++
+			}
+			if fails = r.timeouts >= maxTimeouts; fails {
+				r.failure.Reason += fmt.Sprintf(" (%d attempts ran out of time, there are no more; send a smaller bundle)", r.timeouts)
+			}
+		}
+		if fails {
 			p.end(r, Failed)
 			p.log.Debug("Bundle failed", "bundle", hash, "slot", o.Result.Slot, "item", r.failure.Item, "chain", r.failure.Chain, "reason", r.failure.Reason)
 		} else {

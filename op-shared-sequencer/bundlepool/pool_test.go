@@ -2,6 +2,7 @@ package bundlepool
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 
@@ -34,6 +35,89 @@ func TestPendingOrder(t *testing.T) {
 	require.Equal(t, want, hashes(p.Pending(now+1)), "those of this slot are left out before Advance says it is over")
 	p.Advance(now + 1)
 	require.Equal(t, want, hashes(p.Pending(now+1)))
+}
+
+// TestPutOffGoesBehind: what was put off lets the others go first, until it is executed
+// or sent again.
+func TestPutOffGoesBehind(t *testing.T) {
+	t.Parallel()
+	p := newPool(Config{})
+	var e []*Entry
+	for n := range uint64(4) {
+		e = append(e, add(t, p, bundle(now+9, transfer("alice", chainA, n))))
+	}
+	order := func(want ...int) {
+		t.Helper()
+		got := []int{}
+		for _, h := range hashes(p.Pending(now)) {
+			got = append(got, slices.IndexFunc(e, func(e *Entry) bool { return e.Hash == h }))
+		}
+		require.Equal(t, want, got)
+	}
+	putOff := func(n int) { require.NoError(t, p.Done(e[n].Hash, failed(Retry, "no gas left in the block"))) }
+	putOff(1)
+	order(0, 2, 3, 1)
+	putOff(0)
+	order(2, 3, 0, 1)
+	putOff(0)
+	order(2, 3, 1, 0)
+	e = append(e, add(t, p, bundle(now+9, transfer("bob", chainA, 0))))
+	order(2, 3, 4, 1, 0)
+
+	q := newPool(Config{})
+	require.NoError(t, q.Restore(p.Snapshot()))
+	p = q
+	order(2, 3, 4, 1, 0)
+
+	require.NoError(t, p.Done(e[0].Hash, executed(e[0], now, 3, "")))
+	require.NoError(t, p.Done(e[3].Hash, executed(e[3], now, 3, "")))
+	p.Replaced(chainA, 3)
+	order(0, 2, 3, 4, 1) // it was not in the way: its block was replaced
+	require.NoError(t, p.Done(e[1].Hash, failed(Fail, "nonce too low")))
+	e[1] = add(t, p, e[1].Bundle)
+	order(0, 2, 3, 4, 1)
+	putOff(4)
+	order(0, 2, 3, 1, 4)
+}
+
+// TestTimeouts: the third attempt that runs out of time is the last.
+func TestTimeouts(t *testing.T) {
+	t.Parallel()
+	timeout := failed(Retry, "the slot ended before the bundle did")
+	timeout.Result.Failed.Timeout = true
+	none := failed(Retry, "no gas left in the block")
+	p := newPool(Config{})
+	e := add(t, p, bundle(now+9, transfer("alice", chainA, 0), relayStep(chainB)))
+	try := func(want State, outcomes ...Outcome) {
+		t.Helper()
+		for i, o := range outcomes {
+			require.Equal(t, Pending, state(t, p, e.Hash), i)
+			require.NoError(t, p.Done(e.Hash, o))
+		}
+		require.Equal(t, want, state(t, p, e.Hash))
+		q := newPool(Config{}) // a restart forgives none
+		require.NoError(t, q.Restore(p.Snapshot()))
+		if want == Pending {
+			p = q
+		}
+	}
+	try(Pending, none, timeout, none, none, none, timeout, none)
+	try(Failed, timeout)
+	s, err := p.Status(e.Hash)
+	require.NoError(t, err)
+	require.True(t, s.Failure.Timeout)
+	require.Equal(t, "the slot ended before the bundle did (3 attempts ran out of time, there are no more; send a smaller bundle)", s.Failure.Reason)
+	require.EqualValues(t, 8, s.Attempts)
+	require.Equal(t, "the slot ended before the bundle did", timeout.Result.Failed.Reason, "the caller's is left alone")
+
+	// Sent again, it has as many attempts again, and after an execution too.
+	add(t, p, e.Bundle)
+	try(Pending, timeout, timeout)
+	require.NoError(t, p.Done(e.Hash, executed(e, now, 3, "")))
+	p.Replaced(chainA, 3)
+	try(Pending, timeout, timeout)
+	p.Replaced(chainB, 3)
+	try(Undone, timeout)
 }
 
 func TestRetryKeepsTheReason(t *testing.T) {

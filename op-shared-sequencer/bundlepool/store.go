@@ -20,7 +20,7 @@ import (
 var ErrDamaged = errors.New("damaged bundle pool snapshot")
 
 // snapshotMagic names the format; a change of it needs another number.
-var snapshotMagic = []byte("op-shared-sequencer/bundlepool/1\n")
+var snapshotMagic = []byte("op-shared-sequencer/bundlepool/2\n")
 
 type snapshot struct {
 	Slot    sequence.Slot
@@ -44,6 +44,8 @@ type storedRecord struct {
 	Finished sequence.Slot
 	Items    []storedItem
 	Failure  []storedFailure // none or one
+	PutOff   uint64
+	Timeouts uint64
 	Spent    []chainTx
 }
 
@@ -63,6 +65,7 @@ type storedFailure struct {
 	TxHash     common.Hash
 	Reason     string
 	ReturnData []byte
+	Timeout    bool
 }
 
 // Snapshot encodes what must outlive a restart: the bundles that are pending, executed
@@ -103,13 +106,13 @@ func (c *contents) encode() []byte {
 		r := &c.records[i]
 		t := storedRecord{
 			Bundle: r.entry.Bundle.Encode(), Arrival: r.entry.Arrival, State: string(r.state), Attempts: r.attempts,
-			Undone: r.undone, Slot: r.slot, Finished: r.finished, Spent: r.spent,
+			Undone: r.undone, Slot: r.slot, Finished: r.finished, PutOff: r.putOff, Timeouts: r.timeouts, Spent: r.spent,
 		}
 		for _, it := range r.items {
 			t.Items = append(t.Items, storedItem{uint64(it.Item), it.Chain, it.TxHash, it.BlockNumber, it.Status, it.GasUsed, it.RevertReason})
 		}
 		if f := r.failure; f != nil {
-			t.Failure = []storedFailure{{uint64(f.Item + 1), f.Chain, f.TxHash, f.Reason, f.ReturnData}}
+			t.Failure = []storedFailure{{uint64(f.Item + 1), f.Chain, f.TxHash, f.Reason, f.ReturnData, f.Timeout}}
 		}
 		s.Bundles = append(s.Bundles, t)
 	}
@@ -195,7 +198,7 @@ func (p *Pool) restored(t *storedRecord) (*record, error) {
 	e.Arrival = t.Arrival
 	r := &record{
 		entry: e, state: State(t.State), attempts: t.Attempts, undone: t.Undone,
-		slot: t.Slot, finished: t.Finished, spent: t.Spent,
+		slot: t.Slot, finished: t.Finished, putOff: t.PutOff, timeouts: t.Timeouts, spent: t.Spent,
 	}
 	for _, it := range t.Items {
 		if it.Item >= uint64(len(b.Items)) {
@@ -207,7 +210,9 @@ func (p *Pool) restored(t *storedRecord) (*record, error) {
 		})
 	}
 	for _, f := range t.Failure {
-		r.failure = &Failure{Item: int(f.Item) - 1, Chain: f.Chain, TxHash: f.TxHash, Reason: f.Reason, ReturnData: f.ReturnData}
+		r.failure = &Failure{
+			Item: int(f.Item) - 1, Chain: f.Chain, TxHash: f.TxHash, Reason: f.Reason, ReturnData: f.ReturnData, Timeout: f.Timeout,
+		}
 	}
 	switch r.state {
 	case Executed:

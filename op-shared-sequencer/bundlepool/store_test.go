@@ -28,7 +28,7 @@ func filled(t *testing.T) (p *Pool, pending, retried, again, executedB, undone, 
 	require.NoError(t, p.Done(gone.Hash, failed(Fail, "reverted")))
 	pending = add(t, p, bundle(now+50, transfer("erin", chainA, 0)))
 	retried = add(t, p, bundle(now+50, transfer("frank", chainA, 0)))
-	require.NoError(t, p.Done(retried.Hash, Outcome{Kind: Retry, Result: BundleResult{Failed: &Failure{Item: -1, Reason: "no room", ReturnData: []byte{1}}}}))
+	require.NoError(t, p.Done(retried.Hash, Outcome{Kind: Retry, Result: BundleResult{Failed: &Failure{Item: -1, Reason: "no room", ReturnData: []byte{1}, Timeout: true}}}))
 	p.Settled(chainA, 4)
 	p.Settled(chainB, 5)
 	return
@@ -120,7 +120,7 @@ func TestLoadErrors(t *testing.T) {
 		"truncated": good[:len(good)-1],
 		"longer":    append(append([]byte{}, good...), 0),
 		"flipped":   func() []byte { b := append([]byte{}, good...); b[len(b)/2] ^= 1; return b }(),
-		"other":     []byte("op-shared-sequencer/bundlepool/2\n"),
+		"other":     []byte("op-shared-sequencer/bundlepool/1\n"),
 	} {
 		require.NoError(t, os.WriteFile(path, data, 0o600))
 		err := p.Load(path)
