@@ -25,6 +25,8 @@ type modelBundle struct {
 	putOff   int // since it was sent or executed, as are
 	timeouts int
 	undone   uint64
+	gone     map[sequence.ChainID]bool // chains whose block of the last execution was replaced; nil if none was
+	undoneAt sequence.Slot
 	runs     []Outcome // executions, the last one first
 	ended    sequence.Slot
 	mayGo    bool // old enough to have been forgotten
@@ -49,6 +51,18 @@ func (m *model) pending() (out []*modelBundle) {
 	}
 	slices.SortFunc(out, func(a, b *modelBundle) int { return a.place - b.place })
 	return out
+}
+
+// last is the last slot a pending bundle may be executed in.
+func (m *model) last(b *modelBundle) sequence.Slot {
+	if b.gone != nil {
+		for _, c := range b.entry.Bundle.Chains() {
+			if !b.gone[c] {
+				return max(b.entry.Bundle.Expiry, b.undoneAt+m.cfg.UndoneRetention)
+			}
+		}
+	}
+	return b.entry.Bundle.Expiry
 }
 
 // end is how a bundle ends that does not end well.
@@ -163,7 +177,7 @@ func TestAgainstModel(t *testing.T) {
 				m.slot = sequence.Slot(int64(m.slot) + rapid.SampledFrom([]int64{1, 1, 1, 2, 5, -1, -3}).Draw(t, "slots"))
 				for h, b := range m.known {
 					switch {
-					case b.state == Pending && b.entry.Bundle.Expiry < m.slot:
+					case b.state == Pending && m.last(b) < m.slot:
 						m.end(b, Expired)
 					case b.state == Undone && b.ended+cfg.UndoneRetention < m.slot:
 						delete(m.known, h)
@@ -181,7 +195,11 @@ func TestAgainstModel(t *testing.T) {
 			"execute": func(t *rapid.T) {
 				b := pick()
 				m.salt++
-				o := executed(b.entry, m.slot, uint64(rapid.IntRange(0, 12).Draw(t, "block")), fmt.Sprint(m.salt))
+				o := executed(b.entry, m.slot, 0, fmt.Sprint(m.salt))
+				blocks := rapid.SliceOfN(rapid.Uint64Range(0, 12), len(chains), len(chains)).Draw(t, "blocks")
+				for i := range o.Result.Items {
+					o.Result.Items[i].BlockNumber = blocks[slices.Index(chains, o.Result.Items[i].Chain)]
+				}
 				require.NoError(t, m.pool.Done(b.entry.Hash, o))
 				b.attempts++
 				same := len(b.runs) > 0 && (b.state == Executed || b.state == Safe) && b.runs[0].Result.Slot == o.Result.Slot &&
@@ -191,7 +209,7 @@ func TestAgainstModel(t *testing.T) {
 					return
 				}
 				b.runs = append([]Outcome{o}, b.runs...)
-				b.state, b.putOff, b.timeouts = Executed, 0, 0
+				b.state, b.putOff, b.timeouts, b.gone = Executed, 0, 0, nil
 				m.settle()
 			},
 			"fail or put off": func(t *rapid.T) {
@@ -226,7 +244,7 @@ func TestAgainstModel(t *testing.T) {
 				again, undone := []common.Hash(nil), []common.Hash(nil)
 				var hit []*modelBundle
 				for _, b := range m.known {
-					if b.state != Executed && b.state != Safe {
+					if len(b.runs) == 0 || b.gone[chain] {
 						continue
 					}
 					for _, it := range b.runs[0].Result.Items {
@@ -238,13 +256,17 @@ func TestAgainstModel(t *testing.T) {
 				}
 				slices.SortFunc(hit, func(a, b *modelBundle) int { return a.place - b.place })
 				for _, b := range hit {
-					b.undone++
-					if b.entry.Bundle.Expiry >= m.slot {
-						b.state = Pending
-						again = append(again, b.entry.Hash)
-					} else {
+					before := b.state
+					if before == Executed || before == Safe {
+						b.state, b.gone, b.undoneAt = Pending, map[sequence.ChainID]bool{}, m.slot
+						b.undone++
+					}
+					b.gone[chain] = true
+					if b.state == Pending && m.last(b) < m.slot {
 						m.end(b, Undone)
 						undone = append(undone, b.entry.Hash)
+					} else if b.state != before {
+						again = append(again, b.entry.Hash)
 					}
 				}
 				gotAgain, gotUndone := m.pool.Replaced(chain, uint64(n))
@@ -318,15 +340,19 @@ func TestAgainstModel(t *testing.T) {
 					}
 					require.Equal(t, b.state == Failed || b.state == Expired || b.state == Undone, s.State.Final() && s.Failure != nil)
 				}
-				want := []common.Hash{}
-				for putOff := 0; len(want) < len(m.pending()); putOff++ {
-					for _, b := range m.pending() {
-						if b.putOff == putOff {
-							want = append(want, b.entry.Hash)
+				pending := m.pending()
+				for _, later := range []sequence.Slot{0, 4} {
+					want, most := []common.Hash{}, 0
+					for putOff := 0; putOff <= most; putOff++ {
+						for _, b := range pending {
+							most = max(most, b.putOff)
+							if b.putOff == putOff && m.last(b) >= m.slot+later {
+								want = append(want, b.entry.Hash)
+							}
 						}
 					}
+					require.Equal(t, want, hashes(m.pool.Pending(m.slot+later)))
 				}
-				require.Equal(t, want, hashes(m.pool.Pending(m.slot)))
 				for _, b := range all {
 					if m.known[b.Hash()] == nil {
 						_, err := m.pool.Status(b.Hash())
@@ -334,10 +360,10 @@ func TestAgainstModel(t *testing.T) {
 					}
 				}
 				st, size := m.pool.Stats(), 0
-				for _, b := range m.pending() {
+				for _, b := range pending {
 					size += b.entry.Size
 				}
-				require.Equal(t, len(want), st.Pending)
+				require.Equal(t, len(pending), st.Pending)
 				require.Equal(t, size, st.PendingBytes)
 				require.Equal(t, len(m.known), st.Pending+st.Executed+st.Undone+st.Finished)
 			},

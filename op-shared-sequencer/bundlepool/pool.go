@@ -8,23 +8,31 @@
 //	┌───────► pending ──────────────────────┴──┘
 //	│          │ │ │
 //	│          │ │ └─ Advance past the expiry ──► expired  final
-//	│          │ └─── Done(Failed) ─────────────► failed   final; Add may send it again
-//	│          └───── Done(Executed) ───────────► executed
+//	│          │ └─── Done(Fail) ───────────────► failed   final; Add may send it again
+//	│          └───── Done(Execute) ────────────► executed
 //	│                                              │  │
-//	│  Replaced, expiry not passed                 │  └─ Settled on all its chains ──► safe
+//	│  Replaced, expiry not passed or half left    │  └─ Settled on all its chains ──► safe
 //	├──────────────────────────────────────────────┤                                    │
 //	│                                              │       Replaced, as from executed   │
 //	│                                              ◄────────────────────────────────────┘
 //	│                                              │
-//	│                                              └─ Replaced, expiry passed ──► undone  final
+//	│                                              └─ Replaced, nothing left, expiry passed ──► undone  final
 //	│                                                                                │
 //	└──────────────── Add, expiry not passed ────────────────────────────────────────┘
 //
 // A bundle that was executed, was put back by Replaced, and then fails or expires
 // ends as undone, not as failed or expired: its sender saw it executed once.
 //
-// Done(Executed) is accepted in every state: what is in agreed blocks is a fact,
-// also when the bundle's expiry was passed on in the meantime.
+// Done(Execute) is accepted in every state: what is in agreed blocks is a fact,
+// also when the bundle's expiry has passed in the meantime.
+//
+// Half bundles. An invalidation replaces the blocks of one chain, and what the bundle
+// did on the others stands. All or nothing then means all: the builder completes such a
+// bundle. So its expiry, which says when it may begin, does not end it while a block of
+// its last execution stands. It ends when it is executed or fails, when the other
+// blocks are replaced as well and its expiry has passed, or when Config.UndoneRetention
+// has passed since it was undone. An L1 reorg takes the chains back one by one: between
+// the two calls of Replaced a bundle is half for a moment.
 //
 // Reservation. The transactions of a bundle must not run alone, and a reorg of an
 // engine puts those that were in replaced blocks back into its transaction pool. So
@@ -82,7 +90,7 @@ type Config struct {
 	Hold           sequence.Slot // how long a transaction never executed before is reserved
 
 	Retention       sequence.Slot // how long failed, expired and safe bundles are remembered
-	UndoneRetention sequence.Slot // how long undone bundles are remembered and reserved
+	UndoneRetention sequence.Slot // how long undone bundles are remembered and reserved, and half ones may be completed
 	MaxFinished     int           // failed, expired and safe bundles remembered at most; the oldest go first
 	MaxFinishedSize int           // their bytes together
 }
@@ -195,9 +203,10 @@ type Status struct {
 	State    State
 	Expiry   sequence.Slot
 	Attempts uint64 // how often it was tried, the last time included
-	Undone   uint64 // how often its blocks were replaced
+	Undone   uint64 // how many executions of it were replaced, as a whole or in part
 	// Slot and Items are of the execution in agreed blocks; in the states pending and
-	// undone, of the one that was replaced. Without logs and return data.
+	// undone, of the one that was replaced, on some of its chains at least. Without logs
+	// and return data.
 	Slot  sequence.Slot
 	Items []ItemResult
 	// Failure is why it failed, or in state pending why the last attempt was put off.
@@ -238,9 +247,29 @@ type record struct {
 	timeouts uint64 // those of them that ran out of time
 	// spent are transactions that were in agreed blocks and are not, or may not be,
 	// among the bundle's own: those its relay steps made.
-	spent    []chainTx
-	finished sequence.Slot // when it came to its end
-	turn     uint64        // of the finished queue, to tell stale entries of it
+	spent []chainTx
+	// Of the last execution, if it was undone:
+	gone     []sequence.ChainID // chains whose block was replaced
+	undoneAt sequence.Slot      // when the first of them was
+	finished sequence.Slot      // when it came to its end
+	turn     uint64             // of the finished queue, to tell stale entries of it
+}
+
+// half says whether some of the blocks of an execution that was undone stand.
+func (r *record) half() bool {
+	return len(r.gone) > 0 && slices.ContainsFunc(r.items, func(it ItemResult) bool { return !slices.Contains(r.gone, it.Chain) })
+}
+
+// lost notes that a chain's blocks from number on were replaced, and says whether a
+// block of the last execution was among them that was not known to be gone.
+func (r *record) lost(chain sequence.ChainID, number uint64) bool {
+	if slices.Contains(r.gone, chain) || !slices.ContainsFunc(r.items, func(it ItemResult) bool {
+		return it.Chain == chain && it.BlockNumber >= number
+	}) {
+		return false
+	}
+	r.gone = append(r.gone, chain)
+	return true
 }
 
 // Pool holds bundles. Its methods may be called concurrently.
@@ -338,13 +367,14 @@ func (p *Pool) Add(b *sequence.Bundle) (common.Hash, error) {
 // Pending lists the bundles that may be executed in the slot, in the order to try them:
 // those that were put off less often first, and of the same number of times those that
 // arrived first. Only attempts since the last execution count, so one whose blocks were
-// replaced has its old place again. The entries are shared and not to be changed.
+// replaced has its old place again. A half bundle is listed past its expiry. The entries
+// are shared and not to be changed.
 func (p *Pool) Pending(slot sequence.Slot) []*Entry {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	may := make([]*record, 0, len(p.waiting))
 	for _, r := range p.waiting {
-		if r.entry.Bundle.Expiry >= slot {
+		if p.lastSlot(r) >= slot {
 			may = append(may, r)
 		}
 	}
@@ -356,6 +386,14 @@ func (p *Pool) Pending(slot sequence.Slot) []*Entry {
 	return out
 }
 
+// lastSlot is the last one in which a pending bundle may be executed.
+func (p *Pool) lastSlot(r *record) sequence.Slot {
+	if !r.half() {
+		return r.entry.Bundle.Expiry
+	}
+	return max(r.entry.Bundle.Expiry, r.undoneAt+p.cfg.UndoneRetention)
+}
+
 // Changed is closed when a bundle becomes pending. Take it before Pending, so that none is missed.
 func (p *Pool) Changed() <-chan struct{} {
 	p.mu.Lock()
@@ -364,7 +402,7 @@ func (p *Pool) Changed() <-chan struct{} {
 }
 
 // Advance says which slot is built now. Pending bundles whose expiry is before it
-// end; what ended long ago is forgotten. The slot may go back after a reorg, which
+// end, half ones later (see the package comment); what ended long ago is forgotten. The slot may go back after a reorg, which
 // does not bring bundles back by itself: see Replaced.
 func (p *Pool) Advance(slot sequence.Slot) {
 	p.mu.Lock()
@@ -372,13 +410,15 @@ func (p *Pool) Advance(slot sequence.Slot) {
 	p.slot = slot
 	for h, r := range p.live {
 		switch {
-		case r.state == Pending && r.entry.Bundle.Expiry < slot:
+		case r.state == Pending && p.lastSlot(r) < slot:
 			if r.failure == nil {
 				what := "executed"
-				if r.undone > 0 {
+				if r.half() {
+					what = "completed; some of its blocks were replaced"
+				} else if r.undone > 0 {
 					what = "executed again; its blocks were replaced"
 				}
-				r.failure = &Failure{Item: -1, Reason: fmt.Sprintf("last slot %d passed before it was %s", r.entry.Bundle.Expiry, what)}
+				r.failure = &Failure{Item: -1, Reason: fmt.Sprintf("last slot %d passed before it was %s", p.lastSlot(r), what)}
 			}
 			p.end(r, Expired)
 		case r.state == Undone && r.finished+p.cfg.UndoneRetention < slot:
@@ -446,7 +486,7 @@ func (p *Pool) Done(hash common.Hash, o Outcome) error {
 		}
 		r.attempts++
 		r.slot, r.items, r.failure = o.Result.Slot, kept(o.Result.Items), nil
-		r.putOff, r.timeouts = 0, 0
+		r.putOff, r.timeouts, r.gone, r.undoneAt = 0, 0, nil, 0
 		p.move(r, Executed)
 		p.settle(r)
 		p.log.Debug("Bundle executed", "bundle", hash, "slot", r.slot, "attempts", r.attempts)
@@ -512,9 +552,11 @@ func (p *Pool) settle(r *record) {
 
 // Replaced says that the chain's blocks from number on are no longer its own. Every
 // executed bundle with a transaction in them is undone as a whole, over all its chains:
-// it is pending again if its expiry has not passed, and undone if it has. After a
-// reorg, call Advance with the slot the set goes back to first. The hashes come in
-// order of arrival.
+// it is pending again if its expiry has not passed or if it is half, and undone
+// otherwise. A half bundle whose last standing block is among them is one like the
+// others from then on, and undone if its expiry has passed: so a bundle can be in again
+// of one chain's call and in undone of the next one's. After a reorg, call Advance with
+// the slot the set goes back to first. The hashes come in order of arrival.
 func (p *Pool) Replaced(chain sequence.ChainID, number uint64) (again, undone []common.Hash) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -529,28 +571,33 @@ func (p *Pool) Replaced(chain sequence.ChainID, number uint64) (again, undone []
 	var hit []*record
 	for _, m := range []map[common.Hash]*record{p.live, p.done} {
 		for _, r := range m {
-			if (r.state == Executed || r.state == Safe) && slices.ContainsFunc(r.items, func(it ItemResult) bool {
-				return it.Chain == chain && it.BlockNumber >= number
-			}) {
+			if r.lost(chain, number) {
 				hit = append(hit, r)
 			}
 		}
 	}
 	slices.SortFunc(hit, func(a, b *record) int { return cmp.Compare(a.entry.Arrival, b.entry.Arrival) })
 	for _, r := range hit {
-		r.spend()
-		r.undone++
-		if r.entry.Bundle.Expiry >= p.slot {
-			p.move(r, Pending)
-			again = append(again, r.entry.Hash)
-		} else {
+		p.version++
+		was := r.state
+		if was == Executed || was == Safe {
+			r.spend()
+			r.undone++
+			r.undoneAt = p.slot
+		}
+		switch {
+		case was == Undone:
+		case p.lastSlot(r) < p.slot:
 			r.failure = &Failure{Item: -1, Chain: chain, Reason: fmt.Sprintf(
 				"block %d of chain %s was replaced after the last slot %d had passed", number, chain, r.entry.Bundle.Expiry)}
 			p.end(r, Undone)
 			undone = append(undone, r.entry.Hash)
+		case was != Pending:
+			p.move(r, Pending)
+			again = append(again, r.entry.Hash)
 		}
 	}
-	if len(hit) > 0 {
+	if len(again)+len(undone) > 0 {
 		p.log.Warn("Blocks with bundles were replaced", "chain", chain, "from", number, "again", len(again), "undone", len(undone))
 	}
 	return again, undone

@@ -2,6 +2,7 @@ package bundlepool
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -173,7 +174,8 @@ func TestFailedMayBeSentAgain(t *testing.T) {
 	require.Equal(t, []common.Hash{other.Hash, e.Hash}, hashes(p.Pending(now)), "at the end of the queue")
 }
 
-// TestReplacedAsAWhole: one chain's block is replaced and the bundle is undone on both.
+// TestReplacedAsAWhole: one chain's block is replaced and the bundle is undone on both;
+// then the other chain's is.
 func TestReplacedAsAWhole(t *testing.T) {
 	t.Parallel()
 	p := newPool(Config{})
@@ -187,13 +189,17 @@ func TestReplacedAsAWhole(t *testing.T) {
 	p.Advance(now + 3)
 
 	again, undone := p.Replaced(chainB, 10)
-	require.Equal(t, []common.Hash{first.Hash}, again)
+	require.Equal(t, []common.Hash{first.Hash, late.Hash}, again)
+	require.Empty(t, undone)
+	again, undone = p.Replaced(chainA, 10)
+	require.Empty(t, again, "it is said once")
 	require.Equal(t, []common.Hash{late.Hash}, undone)
 	require.Equal(t, Executed, state(t, p, below.Hash))
 	s, err := p.Status(late.Hash)
 	require.NoError(t, err)
 	require.Equal(t, Undone, s.State)
-	require.Equal(t, "block 10 of chain 902 was replaced after the last slot 1001 had passed", s.Failure.Reason)
+	require.EqualValues(t, 1, s.Undone)
+	require.Equal(t, "block 10 of chain 901 was replaced after the last slot 1001 had passed", s.Failure.Reason)
 
 	// The engines have put their transactions back into the pools: none may run alone.
 	for _, chain := range []sequence.ChainID{chainA, chainB} {
@@ -238,6 +244,7 @@ func TestUndoneThenFailed(t *testing.T) {
 			require.NoError(t, p.Done(e.Hash, executed(e, now, 1, "")))
 			again, _ := p.Replaced(chainA, 1)
 			require.Equal(t, []common.Hash{e.Hash}, again)
+			p.Replaced(chainB, 1)
 			require.NoError(t, end(p, e))
 			require.Equal(t, Undone, state(t, p, e.Hash))
 			require.Contains(t, p.Reserved(chainA), e.Transactions[0].Hash())
@@ -249,6 +256,164 @@ func TestUndoneThenFailed(t *testing.T) {
 			_, err := p.Status(e.Hash)
 			require.ErrorIs(t, err, ErrUnknownBundle)
 		})
+	}
+}
+
+// TestHalf: one chain's block is replaced, the other's stands, and the bundle's last slot
+// has passed.
+func TestHalf(t *testing.T) {
+	t.Parallel()
+	type step struct {
+		name string
+		do   func(t *testing.T, p *Pool, e *Entry)
+	}
+	advance := func(to sequence.Slot) step {
+		return step{fmt.Sprint("advance to +", to), func(_ *testing.T, p *Pool, _ *Entry) { p.Advance(now + to) }}
+	}
+	// replaced checks what the call reports: "again", "undone" or nothing.
+	replaced := func(chain sequence.ChainID, number uint64, want string) step {
+		return step{fmt.Sprint("replaced ", chain, " ", number), func(t *testing.T, p *Pool, e *Entry) {
+			again, undone := p.Replaced(chain, number)
+			if want == "again" {
+				require.Equal(t, []common.Hash{e.Hash}, again)
+			} else {
+				require.Empty(t, again)
+			}
+			if want == "undone" {
+				require.Equal(t, []common.Hash{e.Hash}, undone)
+			} else {
+				require.Empty(t, undone)
+			}
+		}}
+	}
+	is := func(want State) step {
+		return step{"is " + string(want), func(t *testing.T, p *Pool, e *Entry) {
+			require.Equal(t, want, state(t, p, e.Hash))
+			pending := hashes(p.Pending(p.Slot()))
+			if want == Pending {
+				require.Equal(t, []common.Hash{e.Hash}, pending)
+			} else {
+				require.Empty(t, pending)
+			}
+		}}
+	}
+	done := func(o Outcome) step {
+		return step{"done", func(t *testing.T, p *Pool, e *Entry) { require.NoError(t, p.Done(e.Hash, o)) }}
+	}
+	// complete is an execution of what was replaced on chain B, in its block 14: chain A's
+	// stands in block 10.
+	complete := step{"complete", func(t *testing.T, p *Pool, e *Entry) {
+		o := executed(e, p.Slot(), 10, "")
+		for i := range o.Result.Items {
+			if o.Result.Items[i].Chain == chainB {
+				o.Result.Items[i].BlockNumber = 14
+			}
+		}
+		require.NoError(t, p.Done(e.Hash, o))
+	}}
+	add := step{"add", func(t *testing.T, p *Pool, e *Entry) { add(t, p, e.Bundle) }}
+	reason := func(want string) step {
+		return step{"reason", func(t *testing.T, p *Pool, e *Entry) {
+			s, err := p.Status(e.Hash)
+			require.NoError(t, err)
+			require.NotNil(t, s.Failure)
+			require.Equal(t, want, s.Failure.Reason)
+		}}
+	}
+
+	// It may run until +5, was executed in block 10 of both chains, and UndoneRetention is 20.
+	for name, steps := range map[string][]step{
+		"completed later": {
+			advance(1), replaced(chainB, 10, "again"), advance(6), is(Pending), advance(15), is(Pending),
+			complete, is(Executed), advance(30), is(Executed),
+		},
+		"undone when its last slot has passed already": {
+			advance(8), replaced(chainB, 9, "again"), is(Pending), advance(28), is(Pending), complete, is(Executed),
+		},
+		"not completed": {
+			advance(1), replaced(chainB, 10, "again"), advance(21), is(Pending), advance(22), is(Undone),
+			reason("last slot 1021 passed before it was completed; some of its blocks were replaced"),
+			// What was undone is remembered for the same time again.
+			advance(42), is(Undone),
+		},
+		"put off": {
+			advance(1), replaced(chainB, 10, "again"), advance(9), done(failed(Retry, "no room")), is(Pending),
+			advance(22), is(Undone), reason("no room"),
+		},
+		"fails": {
+			advance(9), replaced(chainB, 10, "again"), done(failed(Fail, "reverted")), is(Undone), reason("reverted"),
+		},
+		"the other chain's is replaced before its last slot": {
+			advance(1), replaced(chainB, 10, "again"), replaced(chainA, 7, ""), is(Pending), advance(5), is(Pending),
+			advance(6), is(Undone), reason("last slot 1005 passed before it was executed again; its blocks were replaced"),
+		},
+		"the other chain's is replaced after its last slot": {
+			advance(1), replaced(chainB, 10, "again"), advance(9), is(Pending), replaced(chainA, 11, ""), is(Pending),
+			replaced(chainA, 10, "undone"), is(Undone), reason("block 10 of chain 901 was replaced after the last slot 1005 had passed"),
+		},
+		"an L1 reorg before its last slot": {
+			advance(4), replaced(chainA, 3, "again"), replaced(chainB, 3, ""), is(Pending), advance(6), is(Undone),
+		},
+		"an L1 reorg after its last slot": {
+			advance(7), replaced(chainA, 3, "again"), replaced(chainB, 3, "undone"), is(Undone),
+		},
+		"an L1 reorg after its last slot, the other way round": {
+			advance(7), replaced(chainB, 3, "again"), replaced(chainA, 3, "undone"), is(Undone),
+		},
+		"the same chain goes back twice": {
+			advance(7), replaced(chainB, 10, "again"), replaced(chainB, 3, ""), is(Pending), replaced(chainA, 10, "undone"), is(Undone),
+		},
+		"the slot goes back behind its last one": {
+			advance(7), replaced(chainB, 3, "again"), advance(3), replaced(chainA, 3, ""), is(Pending), advance(5), is(Pending),
+			advance(6), is(Undone),
+		},
+		"half again after it was completed": {
+			advance(1), replaced(chainB, 10, "again"), advance(15), complete, replaced(chainB, 15, ""), is(Executed),
+			replaced(chainB, 14, "again"), advance(35), is(Pending), advance(36), is(Undone),
+		},
+		"completed, then both": {
+			advance(1), replaced(chainB, 10, "again"), advance(15), complete,
+			replaced(chainB, 10, "again"), is(Pending), replaced(chainA, 10, "undone"), is(Undone),
+		},
+		"sent again after it failed": {
+			advance(1), replaced(chainB, 10, "again"), done(failed(Fail, "reverted")), is(Undone),
+			add, is(Pending), advance(21), is(Pending), complete, is(Executed),
+		},
+		"the other chain's is replaced while it is undone": {
+			advance(1), replaced(chainB, 10, "again"), done(failed(Fail, "reverted")), replaced(chainA, 10, ""), is(Undone),
+			add, is(Pending), advance(6), is(Undone),
+		},
+		"safe before": {
+			step{"settled", func(_ *testing.T, p *Pool, _ *Entry) { p.Settled(chainA, 10); p.Settled(chainB, 10) }}, is(Safe),
+			advance(9), replaced(chainB, 10, "again"), is(Pending), replaced(chainA, 10, "undone"), is(Undone),
+		},
+	} {
+		for _, restarts := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, restarts %t", name, restarts), func(t *testing.T) {
+				t.Parallel()
+				cfg := Config{UndoneRetention: 20}
+				p, path := newPool(cfg), filepath.Join(t.TempDir(), "bundles")
+				h, err := p.Add(bundle(now+5, transfer("alice", chainA, 0), transfer("alice", chainB, 0)))
+				require.NoError(t, err)
+				e, _ := p.Get(h)
+				require.NoError(t, p.Done(h, executed(e, now, 10, "")))
+				for i, s := range steps {
+					t.Logf("%d: %s", i, s.name)
+					s.do(t, p, e)
+					if s, _ := p.Status(h); restarts && s.State != Safe { // which is not stored
+						require.NoError(t, p.Save(path))
+						p = newPool(cfg)
+						require.NoError(t, p.Load(path))
+					}
+				}
+				st, err := p.Status(h)
+				require.NoError(t, err)
+				if st.State != Executed {
+					require.Contains(t, p.Reserved(chainA), e.Transactions[0].Hash())
+					require.Contains(t, p.Reserved(chainB), e.Transactions[1].Hash())
+				}
+			})
+		}
 	}
 }
 

@@ -47,6 +47,8 @@ type storedRecord struct {
 	PutOff   uint64
 	Timeouts uint64
 	Spent    []chainTx
+	Gone     []sequence.ChainID
+	UndoneAt sequence.Slot
 }
 
 type storedItem struct {
@@ -107,6 +109,7 @@ func (c *contents) encode() []byte {
 		t := storedRecord{
 			Bundle: r.entry.Bundle.Encode(), Arrival: r.entry.Arrival, State: string(r.state), Attempts: r.attempts,
 			Undone: r.undone, Slot: r.slot, Finished: r.finished, PutOff: r.putOff, Timeouts: r.timeouts, Spent: r.spent,
+			Gone: r.gone, UndoneAt: r.undoneAt,
 		}
 		for _, it := range r.items {
 			t.Items = append(t.Items, storedItem{uint64(it.Item), it.Chain, it.TxHash, it.BlockNumber, it.Status, it.GasUsed, it.RevertReason})
@@ -199,6 +202,7 @@ func (p *Pool) restored(t *storedRecord) (*record, error) {
 	r := &record{
 		entry: e, state: State(t.State), attempts: t.Attempts, undone: t.Undone,
 		slot: t.Slot, finished: t.Finished, putOff: t.PutOff, timeouts: t.Timeouts, spent: t.Spent,
+		gone: t.Gone, undoneAt: t.UndoneAt,
 	}
 	for _, it := range t.Items {
 		if it.Item >= uint64(len(b.Items)) {

@@ -22,6 +22,7 @@ func filled(t *testing.T) (p *Pool, pending, retried, again, executedB, undone, 
 	require.NoError(t, p.Done(undone.Hash, executed(undone, now, 10, "")))
 	p.Advance(now + 5)
 	p.Replaced(chainA, 10)
+	p.Replaced(chainB, 10)
 	executedB = add(t, p, bundle(now+50, transfer("carol", chainA, 0), relayStep(chainB)))
 	require.NoError(t, p.Done(executedB.Hash, executed(executedB, now+5, 10, "")))
 	gone = add(t, p, bundle(now+50, transfer("dave", chainA, 0)))
