@@ -37,6 +37,17 @@ func (e *Entry) distinctSenders() []common.Address {
 	return out
 }
 
+// on lists the bundle's own transactions on a chain.
+func (e *Entry) on(chain sequence.ChainID) []common.Hash {
+	var out []common.Hash
+	for i, tx := range e.Transactions {
+		if tx != nil && e.Bundle.Items[i].Chain == chain {
+			out = append(out, tx.Hash())
+		}
+	}
+	return out
+}
+
 // What can be wrong with a bundle: the kinds of an InvalidError.
 var (
 	ErrEmpty        = errors.New("empty")

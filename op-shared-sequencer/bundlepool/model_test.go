@@ -128,7 +128,7 @@ func TestAgainstModel(t *testing.T) {
 	chains := []sequence.ChainID{chainA, chainB, chainC}
 
 	rapid.Check(t, func(t *rapid.T) {
-		cfg := Config{Chains: chains, MaxBundles: 6, MaxPerSender: 4, MaxAhead: 25, Hold: 2, Retention: 8, UndoneRetention: 12, MaxFinished: 1000}
+		cfg := Config{Chains: chains, MaxBundles: 6, MaxPerSender: 4, MaxAhead: 25, Hold: 2, MaxReserved: 3, Retention: 8, UndoneRetention: 12, MaxFinished: 1000}
 		m := &model{
 			pool: newPool(cfg), cfg: cfg, slot: now, known: map[common.Hash]*modelBundle{},
 			settled: map[sequence.ChainID]int64{chainA: -1, chainB: -1, chainC: -1}, held: map[common.Hash]sequence.Slot{},
@@ -276,24 +276,36 @@ func TestAgainstModel(t *testing.T) {
 			"reserve": func(t *rapid.T) {
 				for _, chain := range chains {
 					want := map[common.Hash]bool{}
-					for _, b := range m.known {
-						ran := b.state == Executed || b.state == Undone || (b.state == Pending && b.undone > 0)
-						if !ran && b.state != Pending {
+					own := func(b *modelBundle) (out []common.Hash) {
+						for i, tx := range b.entry.Transactions {
+							if tx != nil && b.entry.Bundle.Items[i].Chain == chain {
+								out = append(out, tx.Hash())
+							}
+						}
+						return out
+					}
+					for _, b := range m.pending() { // by arrival
+						if b.undone > 0 {
 							continue
 						}
-						for i, tx := range b.entry.Transactions {
-							if tx == nil || b.entry.Bundle.Items[i].Chain != chain {
+						for _, tx := range own(b) {
+							if want[tx] || len(want) == cfg.MaxReserved {
 								continue
 							}
-							if !ran {
-								if _, ok := m.held[tx.Hash()]; !ok {
-									m.held[tx.Hash()] = m.slot
-								}
-								if m.slot != m.held[tx.Hash()] && m.slot >= m.held[tx.Hash()]+cfg.Hold {
-									continue
-								}
+							if _, ok := m.held[tx]; !ok {
+								m.held[tx] = m.slot
 							}
-							want[tx.Hash()] = true
+							if m.slot == m.held[tx] || m.slot < m.held[tx]+cfg.Hold {
+								want[tx] = true
+							}
+						}
+					}
+					for _, b := range m.known {
+						if b.state != Executed && b.state != Undone && (b.state != Pending || b.undone == 0) {
+							continue
+						}
+						for _, tx := range own(b) {
+							want[tx] = true
 						}
 						for _, run := range b.runs { // all that ever ran: relays of earlier runs too
 							for _, it := range run.Result.Items {

@@ -42,7 +42,9 @@
 // block are reserved too, so that a fill does not spoil them, but each transaction only
 // for Config.Hold: bundles are anonymous and cost nothing when they fail, and without
 // that bound anybody could keep a stranger's published transaction, and the later ones
-// of its sender, out of the blocks by naming it in bundles that cannot run.
+// of its sender, out of the blocks by naming it in bundles that cannot run. Of them
+// Config.MaxReserved are reserved on a chain at a time, those of the earliest bundles: a
+// fill looks at all of them. What was in a block is reserved without such a limit.
 //
 // Fairness. A slot has time for some bundles only, and an attempt that comes to nothing
 // costs its sender nothing. So a bundle that was put off goes behind those that were put
@@ -88,6 +90,7 @@ type Config struct {
 	MaxGas         uint64        // gas limits of one bundle's transactions together, relay steps aside
 	MaxAhead       sequence.Slot // how far after the current slot an expiry may be
 	Hold           sequence.Slot // how long a transaction never executed before is reserved
+	MaxReserved    int           // how many of these are reserved on one chain at a time
 
 	Retention       sequence.Slot // how long failed, expired and safe bundles are remembered
 	UndoneRetention sequence.Slot // how long undone bundles are remembered and reserved, and half ones may be completed
@@ -102,7 +105,7 @@ func DefaultConfig(chains ...sequence.ChainID) Config {
 	return Config{
 		Chains: chains, MaxBundles: 4096, MaxBytes: 64 << 20, MaxPerSender: 32, MaxItems: 32,
 		MaxBundleBytes: 512 << 10, MaxTxBytes: 128 << 10, MaxTxGas: params.MaxTxGas, MaxGas: 30_000_000,
-		MaxAhead: 600, Hold: 4,
+		MaxAhead: 600, Hold: 4, MaxReserved: 4096,
 		Retention: 3600, UndoneRetention: 24 * 3600, MaxFinished: 16384, MaxFinishedSize: 64 << 20,
 	}
 }
@@ -112,7 +115,7 @@ func (c Config) withDefaults() Config {
 	for _, f := range []struct{ have, def *int }{
 		{&c.MaxBundles, &def.MaxBundles}, {&c.MaxBytes, &def.MaxBytes}, {&c.MaxPerSender, &def.MaxPerSender},
 		{&c.MaxItems, &def.MaxItems}, {&c.MaxBundleBytes, &def.MaxBundleBytes}, {&c.MaxTxBytes, &def.MaxTxBytes},
-		{&c.MaxFinished, &def.MaxFinished}, {&c.MaxFinishedSize, &def.MaxFinishedSize},
+		{&c.MaxReserved, &def.MaxReserved}, {&c.MaxFinished, &def.MaxFinished}, {&c.MaxFinishedSize, &def.MaxFinishedSize},
 	} {
 		*f.have = cmp.Or(*f.have, *f.def)
 	}
@@ -604,21 +607,30 @@ func (p *Pool) Replaced(chain sequence.ChainID, number uint64) (again, undone []
 }
 
 // Reserved lists the transactions that a fill from the chain's pool has to leave out,
-// in the order of their hashes. See the package comment.
+// in the order of their hashes: those of bundles that were executed, and of the others at
+// most Config.MaxReserved, those of the earliest bundles. See the package comment.
 func (p *Pool) Reserved(chain sequence.ChainID) []common.Hash {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var out []common.Hash
-	for _, r := range p.live {
-		fresh := r.state == Pending && r.undone == 0
-		for i, tx := range r.entry.Transactions {
-			if tx == nil || r.entry.Bundle.Items[i].Chain != chain {
-				continue
-			}
-			if id := (chainTx{chain, tx.Hash()}); !fresh || p.hold(id) {
-				out = append(out, id.Tx)
+	fresh := map[common.Hash]struct{}{} // never executed
+	for _, r := range p.waiting {
+		if r.undone > 0 {
+			continue
+		}
+		for _, tx := range r.entry.on(chain) {
+			// One that finds no room is not held: its time starts when it is reserved.
+			if _, ok := fresh[tx]; !ok && len(fresh) < p.cfg.MaxReserved && p.hold(chainTx{chain, tx}) {
+				fresh[tx] = struct{}{}
+				out = append(out, tx)
 			}
 		}
+	}
+	for _, r := range p.live {
+		if r.state == Pending && r.undone == 0 {
+			continue
+		}
+		out = append(out, r.entry.on(chain)...)
 		for i := range r.items {
 			if it := &r.items[i]; it.Chain == chain {
 				out = append(out, it.TxHash)

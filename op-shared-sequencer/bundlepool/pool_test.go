@@ -460,6 +460,54 @@ func TestHoldIsBounded(t *testing.T) {
 	require.Equal(t, 3, held)
 }
 
+// TestMaxReserved: of what was never executed the earliest are reserved, on each chain; of
+// what was executed, all.
+func TestMaxReserved(t *testing.T) {
+	t.Parallel()
+	p := newPool(Config{MaxReserved: 3, Hold: 2, MaxAhead: 100})
+	add1 := func(who string, nonce uint64) *Entry {
+		return add(t, p, bundle(now+50, transfer(who, chainA, nonce), transfer(who, chainB, nonce)))
+	}
+	reserved := func(of ...*Entry) {
+		t.Helper()
+		for i, chain := range []sequence.ChainID{chainA, chainB} {
+			want := []common.Hash{}
+			for _, e := range of {
+				want = append(want, e.Transactions[i].Hash())
+			}
+			require.ElementsMatch(t, want, p.Reserved(chain))
+		}
+	}
+	var e []*Entry
+	for n := range uint64(6) {
+		e = append(e, add1("alice", n))
+	}
+	// What they have in common counts once.
+	shared := add(t, p, bundle(now+50, transfer("alice", chainA, 0), transfer("alice", chainB, 0), transfer("bob", chainC, 0)))
+	reserved(e[0], e[1], e[2])
+	require.Equal(t, []common.Hash{shared.Transactions[2].Hash()}, p.Reserved(chainC), "each chain has its own room")
+
+	// An execution takes none of the room, whether it stands, is replaced or undone.
+	require.NoError(t, p.Done(e[1].Hash, executed(e[1], now, 3, "")))
+	require.NoError(t, p.Done(e[5].Hash, executed(e[5], now, 4, "")))
+	reserved(e[0], e[1], e[2], e[3], e[5])
+	p.Replaced(chainA, 4)
+	reserved(e[0], e[1], e[2], e[3], e[5])
+	require.NoError(t, p.Done(e[5].Hash, failed(Fail, "nonce too low")))
+	require.Equal(t, Undone, state(t, p, e[5].Hash))
+	reserved(e[0], e[1], e[2], e[3], e[5])
+
+	// Those that found no room are held for as long as the others, from when they find it.
+	p.Advance(now + 1)
+	require.NoError(t, p.Done(e[0].Hash, failed(Fail, "no")))
+	require.NoError(t, p.Done(shared.Hash, failed(Fail, "no")))
+	reserved(e[1], e[2], e[3], e[4], e[5])
+	p.Advance(now + 2)
+	reserved(e[1], e[4], e[5])
+	p.Advance(now + 3)
+	reserved(e[1], e[5])
+}
+
 func TestExecutedIsIdempotentAndCorrects(t *testing.T) {
 	t.Parallel()
 	p := newPool(Config{})
