@@ -68,13 +68,13 @@ func (s *Service) newShared(ctx context.Context) (sequencerParts, error) {
 		log: s.log, registry: prometheus.NewRegistry(), version: s.opts.Version, listen: s.cfg.SharedSequencer.RPC,
 		save: make(chan struct{}, 1), stopped: make(chan struct{}),
 	}
-	if err := sh.open(ctx, s.cfg, &s.opts); err != nil {
+	if err := sh.open(ctx, s.cfg, &s.opts, s.requestStop); err != nil {
 		return nil, errors.Join(err, sh.Close())
 	}
 	return sh, nil
 }
 
-func (sh *shared) open(ctx context.Context, cfg *config.Config, opts *Options) error {
+func (sh *shared) open(ctx context.Context, cfg *config.Config, opts *Options, fatal func(error)) error {
 	c := &cfg.SharedSequencer
 	engines, err := sh.engines(ctx, cfg, opts.Engines)
 	if err != nil {
@@ -137,8 +137,10 @@ func (sh *shared) open(ctx context.Context, cfg *config.Config, opts *Options) e
 	sh.core, err = sequencer.New(times, sequencer.Deps{
 		Log: sh.log, Clock: clock.SystemClock, Chains: chains, Executor: sh.executor, History: hist, Ledger: sh.ledger,
 		Bundles: sh.pool, Relayer: relayer, Tamper: opts.Tamper,
-		Observer: &observer{Observer: metrics.New(sh.registry), sealed: sh.save},
-		Rotation: func(m rotation.Machine) rotation.Rotation { return solo.New(m, clock.SystemClock, sh.log) },
+		SaveBundles: func() error { return sh.pool.Save(sh.poolFile) },
+		Fatal:       fatal,
+		Observer:    &observer{Observer: metrics.New(sh.registry), sealed: sh.save},
+		Rotation:    func(m rotation.Machine) rotation.Rotation { return solo.New(m, clock.SystemClock, sh.log) },
 	})
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -96,6 +97,11 @@ type Order struct {
 	Bundles []Tried
 	Fill    time.Duration // spent on plain transactions
 	Bundled time.Duration // spent on bundles
+}
+
+// Executed says whether a bundle was executed.
+func (o *Order) Executed() bool {
+	return slices.ContainsFunc(o.Bundles, func(t Tried) bool { return t.Outcome.Kind == bundlepool.Execute })
 }
 
 // Tried is a bundle that was run in the slot, and what became of it.

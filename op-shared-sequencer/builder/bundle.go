@@ -35,10 +35,11 @@ type Kept struct {
 // attempt is one run of a bundle.
 type attempt struct {
 	*Attempt
-	kept  []Kept
-	items []bundlepool.ItemResult
-	steps []sequence.Step
-	logs  []relay.Log // of all its transactions
+	kept    []Kept
+	relayed int // messages
+	items   []bundlepool.ItemResult
+	steps   []sequence.Step
+	logs    []relay.Log // of all its transactions
 }
 
 // Run executes a bundle, in order. If an item cannot be included, reverts or executes
@@ -126,6 +127,10 @@ func (f *failure) outcome(slot sequence.Slot, items []bundlepool.ItemResult) *bu
 	return o
 }
 
+// maxRelays bounds the messages that relay steps of one bundle execute: the operator's
+// relayer pays for their gas.
+const maxRelays = 16
+
 // item runs one item of the bundle.
 func (a *attempt) item(ctx context.Context, index int, it *sequence.BundleItem) error {
 	stands := a.keep(index)
@@ -146,6 +151,9 @@ func (a *attempt) item(ctx context.Context, index int, it *sequence.BundleItem) 
 		return fail("nothing to relay: no transaction before it sent a message to chain %s", it.Chain)
 	}
 	for _, m := range waiting {
+		if a.relayed++; a.relayed > maxRelays {
+			return fail("more than %d messages to relay in one bundle", maxRelays)
+		}
 		session := a.Blocks[it.Chain].Session
 		account, err := session.Account(ctx, a.Relayer.Address())
 		if err != nil {
@@ -185,7 +193,7 @@ func (a *attempt) add(item bundlepool.ItemResult, slot sequence.Slot) {
 // transaction runs one transaction and checks the messages it executed.
 func (a *attempt) transaction(ctx context.Context, index int, id sequence.ChainID, raw []byte) error {
 	if a.OutOfTime != nil && a.OutOfTime() {
-		return &failure{bundlepool.Failure{Item: index, Chain: id, Reason: "the slot ended before the bundle did"}, true}
+		return &failure{bundlepool.Failure{Item: index, Chain: id, Reason: "the slot ended before the bundle did", Timeout: true}, true}
 	}
 	res, err := a.Blocks[id].Session.Execute(ctx, [][]byte{raw}, false)
 	if err != nil {

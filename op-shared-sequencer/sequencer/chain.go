@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/ethereum/go-ethereum/common"
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -36,7 +37,17 @@ type chain struct {
 
 	trouble engineTrouble
 	syncing atomic.Bool // the message history is being synced
+
+	// Only used by the rotation's calls.
+	leftOut  bool      // was waited for long enough
+	failures int       // slots that failed because of it, since it was last in one that did not
+	retry    time.Time // when it is tried again after a failure
 }
+
+// onProbation says whether the last slots the chain was in failed because of it; one
+// failure is tried again as it was. It then has to make a block alone before it takes
+// part again: the others must not fail with it.
+func (c *chain) onProbation() bool { return c.failures > 1 }
 
 // attach makes n the chain's node.
 func (c *chain) attach(n *node) {

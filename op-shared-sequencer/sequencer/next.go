@@ -35,13 +35,13 @@ func (s *Sequencer) Next(ctx context.Context) (rotation.Turn, error) {
 			return rotation.Turn{}, err
 		}
 		ready, wait := s.gather(ctx)
-		members, pause := s.choose(ready, wait)
-		release(ready, members)
-		if len(members) == 0 {
-			_ = s.clock.SleepCtx(ctx, pause)
+		p := s.choose(ready, wait)
+		release(ready, p.members)
+		if len(p.members) == 0 {
+			_ = s.clock.SleepCtx(ctx, p.pause)
 			continue
 		}
-		s.begin(members)
+		s.begin(p)
 		return rotation.Turn{Slot: s.current.time}, nil
 	}
 }
@@ -50,20 +50,27 @@ func (s *Sequencer) Next(ctx context.Context) (rotation.Turn, error) {
 // here in line with them. wait is set while others are waited for.
 func (s *Sequencer) gather(ctx context.Context) (ready []*member, wait bool) {
 	var reasons []string
-	absent := false // not ready, and neither by an operator's will
+	var absent []*chain // not ready, neither by an operator's will nor left out already
 	for _, c := range s.chains {
 		m, why := s.lookAt(ctx, c)
 		if why == "" {
 			ready = append(ready, m)
-			continue
+			if !c.onProbation() {
+				c.leftOut = false
+				continue
+			}
+			why = "the last slots it was in failed because of it, it is tried alone"
 		}
 		reasons = append(reasons, fmt.Sprintf("%s: %s", c.id, why))
-		absent = absent || why != switchedOff
+		if why != switchedOff && !c.leftOut {
+			absent = append(absent, c)
+		}
 	}
 	now := s.clock.Now()
-	if !absent {
-		s.complete = now
+	if len(absent) == 0 || len(ready) == 0 {
+		s.alone = now // nobody waits
 	}
+	wait = len(absent) > 0 && now.Sub(s.alone) < s.cfg.Grace
 	why := strings.Join(reasons, "; ")
 	if why != s.waiting {
 		if why == "" {
@@ -73,7 +80,13 @@ func (s *Sequencer) gather(ctx context.Context) (ready []*member, wait bool) {
 		}
 		s.waiting = why
 	}
-	return ready, absent && now.Sub(s.complete) < s.cfg.Grace
+	if !wait {
+		for _, c := range absent {
+			c.leftOut = true
+			s.log.Warn("Going on without a chain that is not ready; it catches up when it is", "chain", c.id, "waited", s.cfg.Grace, "why", why)
+		}
+	}
+	return ready, wait
 }
 
 // lookAt borrows a chain if it can be built on, or says why it cannot.
@@ -86,13 +99,22 @@ func (s *Sequencer) lookAt(ctx context.Context, c *chain) (*member, string) {
 	if why == "" {
 		why = s.engineTrouble(c)
 	}
+	if why != "" {
+		s.forgetDenied(ctx, c, n)
+	}
+	if why == "" {
+		why = s.checkMended(ctx, c, n, head)
+	}
 	if why == "" {
 		m := &member{chain: c, node: n, head: head}
-		if err := s.reconcile(ctx, m); err == nil {
+		err := s.reconcile(ctx, m)
+		if err == nil {
 			return m, ""
-		} else {
-			why = err.Error()
 		}
+		if engineFailed(err) {
+			c.trouble.set(err)
+		}
+		why = err.Error()
 	}
 	c.giveBack()
 	return nil, why
@@ -111,33 +133,80 @@ func release(ready, members []*member) {
 	}
 }
 
-// choose picks the chains of the next slot from those that are ready, or says how
-// long to wait. All chains whose next block has the same timestamp build it together.
-// A chain that is behind catches up in slots of its own, in the time the slots of
-// the others leave.
-func (s *Sequencer) choose(ready []*member, wait bool) (members []*member, pause time.Duration) {
-	if len(ready) == 0 || wait {
-		return nil, pollReady
+// pick is what to do next.
+type pick struct {
+	members []*member     // that build the next slot; none: wait
+	newest  sequence.Slot // the slot that the chain furthest ahead has come to
+	until   time.Time     // when the others need the time; zero: there is no hurry
+	pause   time.Duration // how long to wait
+}
+
+// choose picks the chains of the next slot from those that are ready. All chains whose
+// next block has the same timestamp build it together. A chain that is behind, or that
+// failed its last slot, builds in slots of its own, in the time that those of the others leave.
+func (s *Sequencer) choose(ready []*member, wait bool) pick {
+	var sound, probation []*member
+	for _, m := range ready {
+		if m.onProbation() {
+			probation = append(probation, m)
+		} else {
+			sound = append(sound, m)
+		}
 	}
-	first, last := ready[0].next(), ready[0].next()
+	next := pick{pause: pollReady}
+	if !wait {
+		next = s.together(sound)
+	}
+	if len(next.members) > 0 {
+		return next
+	}
+	for _, m := range probation {
+		if now := s.clock.Now(); now.Before(m.retry) || now.Before(time.Unix(int64(m.head.Time), 0)) {
+			continue
+		}
+		alone := pick{members: []*member{m}, newest: m.next()}
+		for _, o := range sound {
+			alone.newest = max(alone.newest, o.next())
+			if due := s.fillTime(o.next()); !wait && (alone.until.IsZero() || due.Before(alone.until)) {
+				alone.until = due
+			}
+		}
+		return alone
+	}
+	return next
+}
+
+// together picks from chains that may build with each other.
+func (s *Sequencer) together(ready []*member) pick {
+	if len(ready) == 0 {
+		return pick{pause: pollReady}
+	}
+	first, last := ready[0], ready[0]
 	for _, m := range ready[1:] {
-		first, last = min(first, m.next()), max(last, m.next())
+		if m.next() < first.next() || (m.next() == first.next() && m.head.Time < first.head.Time) {
+			first = m
+		}
+		if m.next() > last.next() || (m.next() == last.next() && m.head.Time > last.head.Time) {
+			last = m
+		}
 	}
-	slot := first
-	if first != last && s.due(last) {
-		slot = last // the others do not wait for the one that is behind
+	slot := first.next()
+	// With a shorter block time a chain has slots of its own without being behind.
+	if first.head.Time < last.head.Time && s.due(last.next()) {
+		slot = last.next() // the others do not wait for the one that is behind
 	}
+	p := pick{newest: last.next()}
 	for _, m := range ready {
 		if m.next() == slot {
-			members = append(members, m)
+			p.members = append(p.members, m)
 		}
 	}
 	// No block is started more than its block time ahead, as upstream.
-	ahead := time.Unix(int64(members[0].head.Time), 0).Sub(s.clock.Now())
+	ahead := time.Unix(int64(p.members[0].head.Time), 0).Sub(s.clock.Now())
 	if ahead > 0 {
-		return nil, min(ahead, pollReady)
+		return pick{pause: min(ahead, pollReady)}
 	}
-	return members, 0
+	return p
 }
 
 // due says whether a slot is to be built now: not early, and not long overdue. When
@@ -156,17 +225,23 @@ func (s *Sequencer) fillTime(slot sequence.Slot) time.Time {
 	return time.Unix(int64(slot), 0).Add(-s.cfg.FillLead)
 }
 
-// begin makes the members' slot the current one.
-func (s *Sequencer) begin(members []*member) {
+// begin makes the slot that was picked the current one.
+func (s *Sequencer) begin(p pick) {
+	members := p.members
 	ctx, cancel := context.WithCancel(s.life)
-	sl := &slot{s: s, time: members[0].next(), ctx: ctx}
+	if !p.until.IsZero() {
+		ctx, cancel = context.WithTimeout(s.life, p.until.Sub(s.clock.Now()))
+	}
+	sl := &slot{s: s, time: members[0].next(), ctx: ctx, cancel: cancel, bounded: !p.until.IsZero()}
+	in := map[*chain]bool{}
 	for _, m := range members {
 		sl.blocks = append(sl.blocks, &block{member: m, resets: m.node.resets()})
+		in[m.chain] = true
 	}
 	s.current = sl
-	s.bundles.Advance(sl.time)
+	s.bundles.Advance(p.newest) // a chain that catches up does not take the set back in time
 	s.mu.Lock()
-	s.cancel = cancel
+	s.cancel, s.inSlot = cancel, in
 	s.mu.Unlock()
 	// A signal between the look at the chain and now has not cancelled this slot yet.
 	for _, b := range sl.blocks {
@@ -185,7 +260,7 @@ func (s *Sequencer) giveUp() {
 	s.current = nil
 	s.mu.Lock()
 	cancel := s.cancel
-	s.cancel = nil
+	s.cancel, s.inSlot = nil, nil
 	s.mu.Unlock()
 	cancel()
 	sl.discard()

@@ -98,6 +98,11 @@ func (n *node) OnEvent(_ context.Context, ev event.Event) bool {
 
 // ready returns the head to build on, or why the chain cannot be built on.
 func (n *node) ready() (eth.L2BlockRef, string) {
+	if why := n.paused(); why != "" {
+		// The controller is not asked: while it resets or derives it keeps its lock for
+		// as long as L1 or its engine do not answer, and the other chains would wait.
+		return eth.L2BlockRef{}, why
+	}
 	head := n.parts.controller.UnsafeL2HeadLocked()
 	denied, err := n.denied()
 	if err != nil {
@@ -106,6 +111,13 @@ func (n *node) ready() (eth.L2BlockRef, string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return head, n.standing.blocked(head, denied, n.clock.Now())
+}
+
+// paused says why the chain cannot be built on, whatever its head is, "" if it can.
+func (n *node) paused() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.standing.paused(n.clock.Now())
 }
 
 // denied is the highest block number that was invalidated, nil if none was.
@@ -147,6 +159,13 @@ func (n *node) resets() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.standing.resets
+}
+
+// localSafe is the newest block that was derived from L1, as the driver last said.
+func (n *node) localSafe() eth.L2BlockRef {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.standing.localSafe
 }
 
 // safeHead is the chain's cross-safe head as the driver last said.
@@ -224,13 +243,15 @@ func (n *node) Start(ctx context.Context, head common.Hash) error {
 // chain. It returns when nothing of a slot can reach the engine any more: a block
 // handed over later would put back what the rewind takes away.
 func (n *node) Stop(ctx context.Context) (common.Hash, error) {
-	if !n.Active() {
-		return common.Hash{}, sequencing.ErrSequencerAlreadyStopped
-	}
+	was := n.Active()
 	n.setActive(false)
 	n.abort()
+	// Also for whoever comes second: the first may have run out of time.
 	if err := n.chain.idle(ctx); err != nil {
 		return common.Hash{}, fmt.Errorf("chain %s: waiting for the slot in progress: %w", n.chain.id, err)
+	}
+	if !was {
+		return common.Hash{}, sequencing.ErrSequencerAlreadyStopped
 	}
 	if err := n.parts.listener.SequencerStopped(); err != nil {
 		return common.Hash{}, fmt.Errorf("failed to notify sequencer-state listener of stop: %w", err)

@@ -15,6 +15,7 @@ import (
 	"github.com/ethereum-optimism/optimism/op-service/eth"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/ledger"
 )
 
 // recheckEngine is how often an engine that failed is tried again.
@@ -27,6 +28,7 @@ type engineTrouble struct {
 	err     error
 	mending bool
 	again   time.Time
+	mended  bool // since the chain's head was last looked up in the engine
 }
 
 func (t *engineTrouble) set(err error) {
@@ -43,9 +45,12 @@ func (t *engineTrouble) current() error {
 
 // engineFailed says whether an error is the engine's: it is gone, or lost blocks or state.
 func engineFailed(err error) bool {
-	return errors.Is(err, engine.ErrUnavailable) || errors.Is(err, engine.ErrUnknownParent) ||
+	return errors.Is(err, engine.ErrUnavailable) || errors.Is(err, engine.ErrUnknownParent) || errors.Is(err, errLost) ||
 		errors.Is(err, engine.ErrParentState) || errors.Is(err, engine.ErrSessionClosed)
 }
+
+// errLost: the engine does not have a block of the chain that its driver stands on.
+var errLost = errors.New("the engine has lost blocks")
 
 // engineTrouble says what is wrong with the chain's engine, "" if nothing is, and has
 // it mended.
@@ -62,13 +67,42 @@ func (s *Sequencer) engineTrouble(c *chain) string {
 			err := s.refill(s.life, c)
 			t.mu.Lock()
 			defer t.mu.Unlock()
-			t.mending, t.err, t.again = false, err, s.clock.Now().Add(recheckEngine)
+			t.mending, t.err, t.mended, t.again = false, err, err == nil, s.clock.Now().Add(recheckEngine)
 			if err == nil {
 				s.log.Info("Engine is back", "chain", c.id)
 			}
 		})
 	}
 	return fmt.Sprintf("its engine failed: %v", t.err)
+}
+
+// checkMended makes sure that an engine that was mended has its driver's head. Blocks that
+// derivation made are not in the ledger, and a driver does not notice that they are gone
+// before it has something to say to the engine: it is told to look.
+func (s *Sequencer) checkMended(ctx context.Context, c *chain, n *node, head eth.L2BlockRef) string {
+	t := &c.trouble
+	t.mu.Lock()
+	mended := t.mended
+	t.mu.Unlock()
+	if !mended {
+		return ""
+	}
+	_, err := c.engine.BlockByHash(ctx, head.Hash)
+	switch {
+	case errors.Is(err, engine.ErrNotFound):
+		err = fmt.Errorf("%w: block %s, which the ledger does not have", errLost, head)
+		s.log.Warn("Driver has to find its head again", "chain", c.id, "err", err)
+		n.requestReset(err)
+	case err != nil:
+		c.trouble.set(err)
+	}
+	t.mu.Lock()
+	t.mended = false
+	t.mu.Unlock()
+	if err != nil {
+		return err.Error()
+	}
+	return ""
 }
 
 // refill brings the engine to the ledger's head: a crash costs it its newest blocks.
@@ -100,11 +134,11 @@ func (s *Sequencer) syncHistory(m *member) {
 	if !c.syncing.CompareAndSwap(false, true) {
 		return
 	}
-	source := historySource{c.engine, m.head}
+	source := historySource{&member{chain: c, head: m.head}}
 	s.background.Go(func() {
 		defer c.syncing.Store(false)
 		if err := s.history.Sync(s.life, c.id, source); err != nil && s.life.Err() == nil {
-			s.log.Warn("Message history is behind, messages of the chain are refused", "chain", c.id, "head", source.head, "err", err)
+			s.log.Warn("Message history is behind, messages of the chain are refused", "chain", c.id, "head", source.member.head, "err", err)
 		}
 	})
 }
@@ -113,17 +147,24 @@ func (s *Sequencer) syncHistory(m *member) {
 // its engine, or they could not be handed over before. Blocks that are no longer
 // valid, because their L1 origin is gone or they were invalidated, are given up.
 func (s *Sequencer) redeliver(ctx context.Context, m *member) error {
-	for {
+	for done := 0; ; done++ {
 		logged, _, ok := s.ledger.Head(m.id)
 		if !ok || logged.Hash == m.head.Hash {
 			return nil
 		}
-		env, err := s.nextAgreed(ctx, m)
+		env, err := s.nextAgreed(ctx, m, logged)
 		if err != nil {
 			return err
 		}
+		if done == redeliverBatch { // the other chains have had to wait long enough
+			return fmt.Errorf("agreed blocks are handed over again: it is at %s, to come to %s", m.head, logged)
+		}
 		if env == nil {
 			return s.rewind(ctx, m, logged)
+		}
+		// The chain may have been stopped or reset since the last block.
+		if why := m.node.paused(); why != "" {
+			return errors.New(why)
 		}
 		ref, err := derive.PayloadToBlockRef(m.rollup, env.ExecutionPayload)
 		if err != nil {
@@ -136,15 +177,25 @@ func (s *Sequencer) redeliver(ctx context.Context, m *member) error {
 		case errors.Is(err, opengine.ErrPayloadDenied), errors.Is(err, opengine.ErrPayloadInvalid):
 			return s.rewind(ctx, m, logged)
 		default:
-			return fmt.Errorf("agreed block %s cannot be handed over yet: %w", ref, err)
+			return fmt.Errorf("agreed block %s cannot be handed over yet: %w", ref, m.orLost(ctx, err))
 		}
 	}
 }
 
+// redeliverBatch bounds the blocks that are handed over again in one look at a chain.
+const redeliverBatch = 32
+
 // nextAgreed is the ledger's block on top of the member's head, nil if there is none
 // that is still valid.
-func (s *Sequencer) nextAgreed(ctx context.Context, m *member) (*eth.ExecutionPayloadEnvelope, error) {
-	if at, ok := s.ledger.Ancestor(m.id, m.head.Number); !ok || at.Hash != m.head.Hash {
+func (s *Sequencer) nextAgreed(ctx context.Context, m *member, logged eth.BlockID) (*eth.ExecutionPayloadEnvelope, error) {
+	if logged.Number <= m.head.Number {
+		return nil, nil
+	}
+	at, ok := s.ledger.Ancestor(m.id, m.head.Number)
+	if !ok {
+		return nil, s.gap(ctx, m, logged)
+	}
+	if at.Hash != m.head.Hash {
 		return nil, nil // what was agreed does not stand on this head
 	}
 	next, ok := s.ledger.Ancestor(m.id, m.head.Number+1)
@@ -155,27 +206,45 @@ func (s *Sequencer) nextAgreed(ctx context.Context, m *member) (*eth.ExecutionPa
 	if err != nil {
 		return nil, fmt.Errorf("its agreed block %s cannot be read: %w", next, err)
 	}
+	if ok, err := s.valid(ctx, m, env); err != nil || !ok {
+		return nil, err
+	}
+	return env, nil
+}
+
+// gap is the error of a chain whose engine lost blocks that the ledger does not hold any
+// more, while what was agreed on top of them is still valid. They were safe when they
+// were pruned, so derivation makes them again; building here would replace agreed blocks.
+// It is nil if nothing is waited for.
+func (s *Sequencer) gap(ctx context.Context, m *member, logged eth.BlockID) error {
+	env, err := s.ledger.Payload(m.id, logged.Hash)
+	if err != nil {
+		return nil // a rewind named this head, the block itself was never agreed here
+	}
+	if ok, err := s.valid(ctx, m, env); err != nil || !ok {
+		return err
+	}
+	return fmt.Errorf("derivation has to make blocks again that neither its engine nor the ledger has: it is at %s, agreed is %s", m.head, logged)
+}
+
+// valid says whether L1 and the deny list still allow an agreed block.
+func (s *Sequencer) valid(ctx context.Context, m *member, env *eth.ExecutionPayloadEnvelope) (bool, error) {
 	ref, err := derive.PayloadToBlockRef(m.rollup, env.ExecutionPayload)
 	if err != nil {
-		return nil, fmt.Errorf("reading block %d of the ledger: %w", m.head.Number+1, err)
+		return false, fmt.Errorf("reading agreed block %d: %w", env.ExecutionPayload.BlockNumber, err)
 	}
 	origin, err := m.node.parts.l1.L1BlockRefByNumber(ctx, ref.L1Origin.Number)
 	if err != nil {
-		return nil, fmt.Errorf("its agreed block %s cannot be checked against L1: %w", ref, err)
+		return false, fmt.Errorf("its agreed block %s cannot be checked against L1: %w", ref, err)
 	}
-	if origin.Hash != ref.L1Origin.Hash {
-		return nil, nil
+	if origin.Hash != ref.L1Origin.Hash || m.node.parts.authority == nil {
+		return origin.Hash == ref.L1Origin.Hash, nil
 	}
-	if m.node.parts.authority != nil {
-		denied, err := m.node.parts.authority.IsDenied(ref.Number, ref.Hash)
-		if err != nil {
-			return nil, fmt.Errorf("its deny list cannot be read: %w", err)
-		}
-		if denied {
-			return nil, nil
-		}
+	denied, err := m.node.parts.authority.IsDenied(ref.Number, ref.Hash)
+	if err != nil {
+		return false, fmt.Errorf("its deny list cannot be read: %w", err)
 	}
-	return env, nil
+	return !denied, nil
 }
 
 // rewind notes that the chain was taken away from what was agreed: by an L1 reorg, an
@@ -186,17 +255,43 @@ func (s *Sequencer) rewind(ctx context.Context, m *member, logged eth.BlockID) e
 	if err != nil {
 		return err
 	}
+	// The pool first, and on disk: after a crash in between, the ledger still has the
+	// blocks, and this is done again.
+	again, undone := s.bundles.Replaced(m.id, kept+1)
+	if err := s.save(); err != nil {
+		return fmt.Errorf("its bundles cannot be saved: %w", err)
+	}
 	if err := s.ledger.Rewind(ctx, m.id, m.head.ID()); err != nil {
 		return fmt.Errorf("its ledger cannot be rewound: %w", err)
 	}
-	lost := logged.Number - kept
-	s.bundles.Advance(m.next()) // the set goes back in time
-	again, undone := s.bundles.Replaced(m.id, kept+1)
-	if lost > 0 {
+	if lost := logged.Number - kept; lost > 0 {
 		s.log.Warn("Agreed blocks were taken back", "chain", m.id, "blocks", lost, "agreed", logged, "head", m.head,
 			"bundles_run_again", len(again), "bundles_undone", len(undone))
 	}
 	return nil
+}
+
+// forgetDenied takes the blocks of an invalidated run out of the chain's message history,
+// so that the other chains do not execute their messages while they are replaced.
+func (s *Sequencer) forgetDenied(ctx context.Context, c *chain, n *node) {
+	denied, err := n.denied()
+	if err != nil || denied == nil || *denied == 0 || n.localSafe().Number >= *denied {
+		return
+	}
+	if head, ok := s.history.Head(c.id); !ok || head.Number < *denied {
+		return
+	}
+	last, ok := s.ledger.Ancestor(c.id, *denied-1)
+	if !ok {
+		b, err := c.engine.Block(ctx, *denied-1)
+		if err != nil {
+			return // its engine is in trouble, which is said elsewhere
+		}
+		last = b.ID()
+	}
+	if err := s.history.Rewind(c.id, last); err != nil {
+		s.log.Warn("Messages of invalidated blocks could not be forgotten", "chain", c.id, "from", *denied, "err", err)
+	}
 }
 
 // commonBlock is the newest of the agreed blocks that is in the driver's chain. Blocks
@@ -207,7 +302,7 @@ func (s *Sequencer) commonBlock(ctx context.Context, m *member, logged eth.Block
 		if !ok || n == 0 {
 			return n, nil
 		}
-		have, err := m.engine.Block(ctx, n)
+		have, err := m.blockAt(ctx, n)
 		if err != nil {
 			return 0, fmt.Errorf("its block %d cannot be read: %w", n, err)
 		}
@@ -215,6 +310,41 @@ func (s *Sequencer) commonBlock(ctx context.Context, m *member, logged eth.Block
 			return n, nil
 		}
 	}
+}
+
+// restoreSlots is how many slots before the one that a saved bundle pool knows the
+// ledger is read from: after an L1 reorg slots are agreed again, at later places of it.
+const restoreSlots = 64
+
+// restoreBundles brings the bundle pool, which was saved some slots ago, in line with the
+// ledger: what was executed since must not run again, and what was taken back must.
+func (s *Sequencer) restoreBundles() error {
+	for _, c := range s.chains {
+		if head, _, ok := s.ledger.Head(c.id); ok {
+			s.bundles.Replaced(c.id, head.Number+1)
+		}
+	}
+	from := s.bundles.Slot()
+	for r, err := range s.ledger.Slots(from - min(from, restoreSlots)) {
+		if err != nil {
+			return err
+		}
+		if s.stands(r) {
+			s.bundles.Agreed(r.Subblocks)
+		}
+	}
+	return nil
+}
+
+// stands says whether all blocks of an agreed slot are still in their chains.
+func (s *Sequencer) stands(r *ledger.Record) bool {
+	for id, env := range r.Payloads {
+		p := env.ExecutionPayload
+		if at, ok := s.ledger.Ancestor(id, uint64(p.BlockNumber)); !ok || at.Hash != p.BlockHash {
+			return false
+		}
+	}
+	return true
 }
 
 // pruneEvery is after how many blocks the ledger is pruned.
@@ -232,21 +362,49 @@ func (s *Sequencer) prune(b *block) {
 	}
 }
 
-// historySource gives the executor's history a chain up to the head that is built on.
-type historySource struct {
-	engine engine.Engine
-	head   eth.L2BlockRef
+// orLost tells a failure that only calls itself temporary from an engine that has lost
+// the block that is built on, and has to be mended.
+func (m *member) orLost(ctx context.Context, err error) error {
+	if _, lost := m.engine.BlockByHash(ctx, m.head.Hash); errors.Is(lost, engine.ErrNotFound) {
+		return fmt.Errorf("%w: %w", errLost, err)
+	}
+	return err
 }
 
+// blockAt is the block at a height of the chain that ends in the member's head. That need
+// not be the engine's canonical chain: an engine goes back only when another block is put
+// in its place, and the driver may not have told it of its head yet.
+func (m *member) blockAt(ctx context.Context, number uint64) (engine.BlockInfo, error) {
+	at, err := m.engine.Block(ctx, m.head.Number)
+	if err == nil && at.Hash == m.head.Hash {
+		return m.engine.Block(ctx, number)
+	}
+	if err != nil && !errors.Is(err, engine.ErrNotFound) {
+		return at, err
+	}
+	for hash := m.head.Hash; ; hash = at.ParentHash {
+		at, err = m.engine.BlockByHash(ctx, hash)
+		if errors.Is(err, engine.ErrNotFound) {
+			return at, fmt.Errorf("%w: %w", errLost, err)
+		}
+		if err != nil || at.Number <= number {
+			return at, err
+		}
+	}
+}
+
+// historySource gives the executor's history a chain up to the head that is built on.
+type historySource struct{ member *member }
+
 func (h historySource) Head(context.Context) (eth.BlockRef, error) {
-	return eth.BlockRef{Hash: h.head.Hash, Number: h.head.Number, ParentHash: h.head.ParentHash, Time: h.head.Time}, nil
+	return h.member.head.BlockRef(), nil
 }
 
 func (h historySource) Block(ctx context.Context, number uint64) (eth.BlockRef, error) {
-	b, err := h.engine.Block(ctx, number)
+	b, err := h.member.blockAt(ctx, number)
 	return eth.BlockRef{Hash: b.Hash, Number: b.Number, ParentHash: b.ParentHash, Time: b.Time}, err
 }
 
 func (h historySource) Receipts(ctx context.Context, hash common.Hash) (types.Receipts, error) {
-	return h.engine.Receipts(ctx, hash)
+	return h.member.engine.Receipts(ctx, hash)
 }

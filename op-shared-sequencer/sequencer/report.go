@@ -53,7 +53,8 @@ func (s *Sequencer) Status() []ChainStatus {
 		st := ChainStatus{Chain: c.id, NotReady: noDriver}
 		st.Agreed, _, _ = s.ledger.Head(c.id)
 		if n := c.current(); n != nil {
-			st.Head, st.NotReady = n.ready()
+			st.Head = n.parts.controller.UnsafeL2HeadLocked()
+			_, st.NotReady = n.ready()
 		}
 		if err := c.trouble.current(); err != nil && st.NotReady == "" {
 			st.NotReady = "its engine failed: " + err.Error()

@@ -6,6 +6,7 @@
 package sequencer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,7 +44,9 @@ type Config struct {
 	// Grace is how long a chain that is not ready is waited for before the others go
 	// on without it.
 	Grace time.Duration
-	// Retention is how many blocks below the safe head the ledger keeps per chain.
+	// Retention is how many blocks below the safe head the ledger keeps per chain. It
+	// has to reach below the newest state that an engine has on disk, or a crash leaves
+	// a gap that derivation must fill.
 	Retention uint64
 }
 
@@ -51,7 +54,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		FillLead: 300 * time.Millisecond, SealLead: 100 * time.Millisecond, MinFill: 50 * time.Millisecond,
-		Grace: 5 * time.Second, Retention: 86_400,
+		Grace: 5 * time.Second, Retention: 120_000, // op-geth writes its state after 90,128 blocks at the latest
 	}
 }
 
@@ -79,6 +82,8 @@ type Executor interface {
 // History is what the executor knows of the chains' agreed blocks.
 type History interface {
 	Head(chain sequence.ChainID) (eth.BlockRef, bool)
+	// Rewind forgets the blocks above one.
+	Rewind(chain sequence.ChainID, to eth.BlockID) error
 	// Sync brings a chain's history to the source's canonical head.
 	Sync(ctx context.Context, chain sequence.ChainID, src executor.Source) error
 }
@@ -125,6 +130,10 @@ type Deps struct {
 	Bundles  Bundles
 	Relayer  builder.Relayer
 	Observer Observer // may be nil
+	// SaveBundles makes the bundle pool durable. May be nil.
+	SaveBundles func() error
+	// Fatal is told of errors after which only a new start helps. May be nil.
+	Fatal func(error)
 	// Rotation makes the rotation that drives the sequencer.
 	Rotation func(m rotation.Machine) rotation.Rotation
 	// Tamper, if set, changes a slot's blocks behind the executor's back. Tests use it
@@ -144,6 +153,8 @@ type Sequencer struct {
 	builder  *builder.Builder
 	relayer  builder.Relayer
 	observer Observer
+	save     func() error
+	fatal    func(error)
 	tamper   func(ctx context.Context, slot sequence.Slot, blocks []*builder.Block)
 	rotation rotation.Rotation
 
@@ -152,13 +163,14 @@ type Sequencer struct {
 
 	mu     sync.Mutex
 	cancel context.CancelFunc // ends the slot in progress
+	inSlot map[*chain]bool    // the chains that take part in it
 	open   *opened            // what the newest slot started from, for simulations
 
 	// Only used by the rotation's calls, which do not overlap.
-	complete time.Time // when all chains were last ready
-	waiting  string    // why not, as last logged
-	parent   common.Hash
-	current  *slot
+	alone   time.Time // since when ready chains wait for one that is not
+	waiting string    // for what, as last logged
+	parent  common.Hash
+	current *slot
 
 	background sync.WaitGroup
 	stop       context.CancelFunc
@@ -180,6 +192,13 @@ func New(cfg Config, d Deps) (*Sequencer, error) {
 		relayer: d.Relayer, observer: d.Observer, tamper: d.Tamper,
 		byID: map[sequence.ChainID]*chain{},
 	}
+	s.save, s.fatal = d.SaveBundles, d.Fatal
+	if s.save == nil {
+		s.save = func() error { return nil }
+	}
+	if s.fatal == nil {
+		s.fatal = func(error) {}
+	}
 	s.builder = builder.New(d.Bundles, s.standing, d.Relayer, d.Clock, d.Log)
 	for id, c := range d.Chains {
 		if want := c.Engine.Chain(); want != id {
@@ -189,7 +208,7 @@ func New(cfg Config, d Deps) (*Sequencer, error) {
 		s.byID[id] = ch
 		s.chains = append(s.chains, ch)
 	}
-	slices.SortFunc(s.chains, func(a, b *chain) int { return int(int64(a.id) - int64(b.id)) })
+	slices.SortFunc(s.chains, func(a, b *chain) int { return cmp.Compare(a.id, b.id) })
 	s.rotation = d.Rotation(s)
 	s.life, s.stop = context.WithCancel(context.Background())
 	return s, nil
@@ -199,7 +218,7 @@ func New(cfg Config, d Deps) (*Sequencer, error) {
 func (s *Sequencer) Factory(id sequence.ChainID) driver.SequencerFactory {
 	return func(p *driver.SequencerParts) sequencing.SequencerIface {
 		c := s.byID[id]
-		n := newNode(c, s.clock, s.log, fromDriver(p), s.abort)
+		n := newNode(c, s.clock, s.log, fromDriver(p), func() { s.abort(c) })
 		c.attach(n)
 		return n
 	}
@@ -211,12 +230,8 @@ func (s *Sequencer) Start(ctx context.Context) error {
 	if _, parent, ok := s.ledger.Last(); ok {
 		s.parent = parent
 	}
-	// The bundle pool was saved some slots ago. What was executed since must not run again.
-	for r, err := range s.ledger.Slots(s.bundles.Slot()) {
-		if err != nil {
-			return fmt.Errorf("reading agreed bundles from the ledger: %w", err)
-		}
-		s.bundles.Agreed(r.Subblocks)
+	if err := s.restoreBundles(); err != nil {
+		return fmt.Errorf("reading agreed bundles from the ledger: %w", err)
 	}
 	errs := make([]error, len(s.chains))
 	var wg sync.WaitGroup
@@ -231,24 +246,24 @@ func (s *Sequencer) Start(ctx context.Context) error {
 			c.trouble.set(errs[i])
 		}
 	}
-	s.complete = s.clock.Now()
+	s.alone = s.clock.Now()
 	return s.rotation.Start(s.life)
 }
 
 // Stop ends the slot in progress and waits until nothing is built any more.
 func (s *Sequencer) Stop(ctx context.Context) error {
-	s.abort()
-	s.stop()
+	s.stop() // ends the slot in progress too
 	err := s.rotation.Stop(ctx)
 	s.background.Wait()
 	return err
 }
 
-// abort ends the slot in progress before anything of it is handed over.
-func (s *Sequencer) abort() {
+// abort ends the slot in progress before anything of it is handed over, if the chain
+// takes part in it. The others' slots are not to suffer from a chain in trouble.
+func (s *Sequencer) abort(c *chain) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.cancel != nil {
+	if s.inSlot[c] {
 		s.cancel()
 	}
 }

@@ -13,7 +13,6 @@ import (
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/builder"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
-	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
 
@@ -96,10 +95,11 @@ func (s *Sequencer) standing(ctx context.Context, hash common.Hash) ([]builder.K
 	}
 	var kept []builder.Kept
 	for _, it := range st.Items {
-		block, err := s.byID[it.Chain].engine.Block(ctx, it.BlockNumber)
-		if errors.Is(err, engine.ErrNotFound) {
-			continue
+		b := s.current.block(it.Chain)
+		if b == nil || it.BlockNumber > b.head.Number {
+			continue // above what is built on, although the engine may go on to name it
 		}
+		block, err := b.blockAt(ctx, it.BlockNumber)
 		if err != nil {
 			return nil, fmt.Errorf("block %d of chain %s: %w", it.BlockNumber, it.Chain, err)
 		}

@@ -29,7 +29,10 @@ type slot struct {
 	s      *Sequencer
 	time   sequence.Slot
 	ctx    context.Context // ends when a chain of the slot is stopped or reset
-	blocks []*block        // ascending by chain
+	cancel context.CancelFunc
+	// bounded: a chain that failed is tried alone, and the others need the time after.
+	bounded bool
+	blocks  []*block // ascending by chain
 
 	check  *executor.Slot
 	order  *builder.Order
@@ -55,7 +58,7 @@ func (s *Sequencer) Propose(ctx context.Context, turn rotation.Turn) (*sequence.
 	if sl == nil || sl.time != turn.Slot || turn.Index != 0 {
 		return nil, fmt.Errorf("no slot %d is in progress", turn.Slot)
 	}
-	stop := context.AfterFunc(ctx, s.abort)
+	stop := context.AfterFunc(ctx, sl.cancel)
 	defer stop()
 	sub, err := sl.build(sl.ctx)
 	if err == nil {
@@ -65,7 +68,11 @@ func (s *Sequencer) Propose(ctx context.Context, turn rotation.Turn) (*sequence.
 		err = errAborted
 	}
 	var broken *builder.ChainError
+	if sl.bounded && errors.Is(sl.ctx.Err(), context.DeadlineExceeded) {
+		s.blame(sl.blocks[0].chain)
+	}
 	if !sl.aborted() && errors.As(err, &broken) {
+		s.blame(s.byID[broken.Chain])
 		switch {
 		case engineFailed(broken.Err):
 			s.byID[broken.Chain].trouble.set(broken.Err)
@@ -74,10 +81,24 @@ func (s *Sequencer) Propose(ctx context.Context, turn rotation.Turn) (*sequence.
 		}
 	}
 	s.giveUp()
+	return nil, s.fail(turn.Slot, err)
+}
+
+// probationDelay is how long a chain rests that made a slot fail.
+const probationDelay = time.Second
+
+// blame notes that a slot failed because of a chain.
+func (s *Sequencer) blame(c *chain) {
+	c.failures++
+	c.retry = s.clock.Now().Add(probationDelay)
+}
+
+// fail tells the observer that a turn ended without a slot.
+func (s *Sequencer) fail(slot sequence.Slot, err error) error {
 	if s.observer != nil {
-		s.observer.SlotFailed(turn.Slot, err)
+		s.observer.SlotFailed(slot, err)
 	}
-	return nil, err
+	return err
 }
 
 // build runs the slot up to its sealed blocks. Nothing outside of the slot has changed when it fails.
@@ -172,17 +193,29 @@ func (s *Sequencer) Commit(ctx context.Context, sub *sequence.Subblock) error {
 	}
 	defer s.giveUp()
 	if sl.aborted() {
-		return errAborted
+		return s.fail(sub.Slot, errAborted)
 	}
 	watch := stopwatch{clock: s.clock, last: s.clock.Now()}
 	record := &ledger.Record{Subblocks: []*sequence.Subblock{sub}, Payloads: map[sequence.ChainID]*eth.ExecutionPayloadEnvelope{}}
 	for _, b := range sl.blocks {
 		record.Payloads[b.id] = b.envelope
 	}
+	// A bundle that came in during this slot is known on disk before it is agreed.
+	if sl.order.Executed() {
+		if err := s.save(); err != nil {
+			return s.fail(sub.Slot, fmt.Errorf("saving the bundles of slot %d: %w", sub.Slot, err))
+		}
+	}
 	if err := s.ledger.Append(ctx, record); err != nil {
-		return fmt.Errorf("writing slot %d to the ledger: %w", sub.Slot, err)
+		if errors.Is(err, ledger.ErrBroken) {
+			s.fatal(err) // whether the slot is in it shows when it is opened again
+		}
+		return s.fail(sub.Slot, fmt.Errorf("writing slot %d to the ledger: %w", sub.Slot, err))
 	}
 	s.parent = sub.Hash()
+	for _, b := range sl.blocks {
+		b.failures = 0
+	}
 	watch.lap(&sl.report.Log)
 
 	// From here on the slot is agreed. A chain that fails does not hold back the
@@ -240,13 +273,14 @@ func (s *Sequencer) settle(sl *slot) {
 
 // handOver stores a sealed block, makes it its chain's unsafe head and gossips it.
 func (s *Sequencer) handOver(sl *slot, b *block) error {
-	if err := b.engine.Insert(sl.ctx, b.ref.Hash); err != nil && !errors.Is(err, engine.ErrNotFound) {
-		return fmt.Errorf("storing the sealed block: %w", err)
-	}
+	err := b.engine.Insert(sl.ctx, b.ref.Hash)
 	// A supernode that rewinds a chain stops its node without waiting: what is handed
 	// over after that would put the rewound blocks back.
 	if sl.aborted() || !b.node.Active() || b.node.resets() != b.resets {
 		return errAborted
+	}
+	if err != nil && !errors.Is(err, engine.ErrNotFound) {
+		return fmt.Errorf("storing the sealed block: %w", err)
 	}
 	return b.node.handOver(b.envelope, b.ref, s.clock.Now())
 }

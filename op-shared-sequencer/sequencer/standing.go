@@ -83,9 +83,8 @@ const (
 	switchedOff = "sequencing is switched off (admin_startSequencer turns it on)"
 )
 
-// blocked says why no block may be built on head, or "" if one may. denied is the
-// highest block number that was invalidated, if any was.
-func (s *standing) blocked(head eth.L2BlockRef, denied *uint64, now time.Time) string {
+// paused says why no block may be built, whatever the head is, or "" if one may.
+func (s *standing) paused(now time.Time) string {
 	switch {
 	case !s.running:
 		return noDriver
@@ -99,6 +98,17 @@ func (s *standing) blocked(head eth.L2BlockRef, denied *uint64, now time.Time) s
 		return "derivation is building a block"
 	case now.Before(s.notBefore):
 		return "it is backing off"
+	}
+	return ""
+}
+
+// blocked says why no block may be built on head, or "" if one may. denied is the
+// highest block number that was invalidated, if any was.
+func (s *standing) blocked(head eth.L2BlockRef, denied *uint64, now time.Time) string {
+	if why := s.paused(now); why != "" {
+		return why
+	}
+	switch {
 	case denied != nil && s.localSafe.Number < *denied:
 		// Derivation replaces the denied block by one with deposits only. Whatever is
 		// built at that height before is thrown away.

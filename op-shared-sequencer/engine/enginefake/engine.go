@@ -123,12 +123,7 @@ func (e *Engine) Crash(lose int) {
 			delete(e.blocks, h)
 		}
 	}
-	if e.blocks[e.safe] == nil {
-		e.safe = e.head().hash()
-	}
-	if e.blocks[e.finalized] == nil {
-		e.finalized = e.head().hash()
-	}
+	e.safe, e.finalized = e.atMost(e.safe), e.atMost(e.finalized)
 }
 
 // restart loses what a process keeps in memory. The caller holds mu.
@@ -370,6 +365,30 @@ func (e *Engine) Receipts(ctx context.Context, hash common.Hash) (types.Receipts
 		return nil, err
 	}
 	return b.receipts, nil
+}
+
+// Labels are the safe and the finalized block.
+func (e *Engine) Labels() (safe, finalized common.Hash) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.safe, e.finalized
+}
+
+// Rewind moves the head back to a block of the canonical chain, which no Engine API call
+// does: op-supernode gets there by way of a synthetic block.
+func (e *Engine) Rewind(number uint64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.setCanonical(e.canonical[number])
+	e.safe, e.finalized = e.atMost(e.safe), e.atMost(e.finalized)
+}
+
+// atMost is the block, or the head if the block is not below it.
+func (e *Engine) atMost(hash common.Hash) common.Hash {
+	if b := e.blocks[hash]; b != nil && b.number() <= e.head().number() {
+		return hash
+	}
+	return e.head().hash()
 }
 
 // Includes says in which block of the chain that ends in head a transaction is, if in any.
