@@ -8,7 +8,7 @@
 //	┌───────► pending ──────────────────────┴──┘
 //	│          │ │ │
 //	│          │ │ └─ Advance past the expiry ──► expired  final
-//	│          │ └─── Done(Fail) ───────────────► failed   final; Add may send it again
+//	│          │ └─── Done(Fail), 3rd timeout ──► failed   final; Add may send it again
 //	│          └───── Done(Execute) ────────────► executed
 //	│                                              │  │
 //	│  Replaced, expiry not passed or half left    │  └─ Settled on all its chains ──► safe
@@ -16,7 +16,7 @@
 //	│                                              │       Replaced, as from executed   │
 //	│                                              ◄────────────────────────────────────┘
 //	│                                              │
-//	│                                              └─ Replaced, nothing left, expiry passed ──► undone  final
+//	│                                              └─ Replaced, otherwise ──────► undone  final
 //	│                                                                                │
 //	└──────────────── Add, expiry not passed ────────────────────────────────────────┘
 //

@@ -491,7 +491,7 @@ func TestMaxReserved(t *testing.T) {
 	require.NoError(t, p.Done(e[1].Hash, executed(e[1], now, 3, "")))
 	require.NoError(t, p.Done(e[5].Hash, executed(e[5], now, 4, "")))
 	reserved(e[0], e[1], e[2], e[3], e[5])
-	p.Replaced(chainA, 4)
+	p.Replaced(chainA, 3) // both
 	reserved(e[0], e[1], e[2], e[3], e[5])
 	require.NoError(t, p.Done(e[5].Hash, failed(Fail, "nonce too low")))
 	require.Equal(t, Undone, state(t, p, e[5].Hash))

@@ -41,7 +41,7 @@ func TestSaveLoad(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "bundles")
 	require.NoError(t, p.Save(path))
 
-	q := newPool(Config{MaxTxBytes: 1, MaxBundles: 1, MaxTxGas: 1}) // limits are for what is new
+	q := newPool(Config{MaxTxBytes: 1, MaxBundles: 1, MaxTxGas: 1, MaxGas: 1}) // limits are for what is new
 	require.NoError(t, q.Load(path))
 	require.Equal(t, now+5, q.Slot())
 	for _, e := range []*Entry{pending, retried, again, ex, undone} {
@@ -104,6 +104,15 @@ func TestSaveOnlyChanges(t *testing.T) {
 	require.True(t, written())
 	p.Advance(now + 10 + 24*3600 + 1)
 	require.True(t, written(), "an undone bundle was forgotten")
+
+	e = add(t, p, bundle(p.Slot()+9, transfer("bob", chainA, 0), transfer("bob", chainB, 0)))
+	require.NoError(t, p.Done(e.Hash, executed(e, p.Slot(), 8, "")))
+	p.Replaced(chainB, 8)
+	require.True(t, written())
+	p.Replaced(chainB, 8)
+	require.False(t, written())
+	p.Replaced(chainA, 8)
+	require.True(t, written(), "its other half is gone too")
 }
 
 func TestLoadErrors(t *testing.T) {
