@@ -39,7 +39,7 @@ bin/devnet: upstream
 	$(GO) build -o $@ ./op-e2e/cmd/devnet
 
 .PHONY: devnet
-devnet: contracts bin/devnet ## run L1 and two rollups with the shared sequencer (ARGS="--help" for options)
+devnet: contracts bin/devnet bin/op-geth ## run L1 and two rollups with the shared sequencer (ARGS="--help" for options)
 	bin/devnet up $(ARGS)
 
 .PHONY: demo

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/ethereum/go-ethereum/log"
@@ -23,12 +24,20 @@ import (
 // chains for which sequenced says true have their sequencer on, whatever vn.all says.
 func nodeConfigs(ctx *cli.Context, host *snconfig.CLIConfig, sequenced func(id uint64) bool, l log.Logger) (map[eth.ChainID]*opnodeconfig.Config, error) {
 	var shared depset.DependencySet
+	owned := slices.Clone(snflags.SupernodeOwnedFlags)
 	if host.DependencySetPath != "" {
 		set, err := (&depset.JSONDependencySetLoader{Path: host.DependencySetPath}).LoadDependencySet()
 		if err != nil {
 			return nil, fmt.Errorf("--%s: %w", snflags.DependencySet.Name, err)
 		}
 		shared = set
+		// A node's own configuration is checked before it is given the shared set.
+		if name := snflags.VNFlagGlobalPrefix + opnodeflags.InteropDependencySet.Name; !ctx.IsSet(name) {
+			if err := ctx.Set(name, host.DependencySetPath); err != nil {
+				return nil, fmt.Errorf("--%s: %w", snflags.DependencySet.Name, err)
+			}
+			owned = slices.DeleteFunc(owned, func(n string) bool { return n == opnodeflags.InteropDependencySet.Name })
+		}
 	}
 	out := make(map[eth.ChainID]*opnodeconfig.Config, len(host.Chains))
 	for _, id := range host.Chains {
@@ -44,7 +53,7 @@ func nodeConfigs(ctx *cli.Context, host *snconfig.CLIConfig, sequenced func(id u
 		if name := opnodeflags.SequencerEnabledFlag.Name; sequenced(id) && !args.IsChainSet(name) {
 			args.WithBoolOverride(name, true)
 		}
-		for _, name := range snflags.SupernodeOwnedFlags {
+		for _, name := range owned {
 			if args.IsSet(name) {
 				l.Warn("Flag of a virtual node has no effect: the host owns what it sets", "chain", id, "flag", name)
 			}
