@@ -171,6 +171,9 @@ func (r *run) runBundlesUntil(ctx context.Context, until time.Time) error {
 	}
 }
 
+// fairShare is how much time a bundle must have had for running out of it to count.
+const fairShare = 150 * time.Millisecond
+
 // runPending tries every waiting bundle once. When the slot is late, one is still tried,
 // for as long as a fill gets.
 func (r *run) runPending(ctx context.Context, until time.Time) error {
@@ -187,10 +190,11 @@ func (r *run) runPending(ctx context.Context, until time.Time) error {
 			return err
 		}
 		r.tried[e.Hash] = true
-		end := r.clock.Now().Add(max(until.Sub(r.clock.Now()), r.times.MinFill))
+		now := r.clock.Now()
+		share := max(until.Sub(now), r.times.MinFill)
 		at := Attempt{
 			Slot: r.slot, Blocks: r.blocks, Check: r.check, Relayer: r.relay,
-			OutOfTime: func() bool { return r.clock.Now().After(end) },
+			OutOfTime: func() bool { return r.clock.Now().After(now.Add(share)) }, Fair: share >= fairShare,
 		}
 		kept, err := r.standing(ctx, e.Hash)
 		if err != nil {

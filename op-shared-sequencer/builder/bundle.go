@@ -23,6 +23,8 @@ type Attempt struct {
 	// OutOfTime, if set, ends a bundle between two transactions. A transaction is not
 	// interrupted: its session would be lost, and the slot with it.
 	OutOfTime func() bool
+	// Fair: there is so much time that a bundle that runs out of it has itself to blame.
+	Fair bool
 }
 
 // Kept is a transaction of a bundle that is in an agreed block already: the bundle was
@@ -193,7 +195,7 @@ func (a *attempt) add(item bundlepool.ItemResult, slot sequence.Slot) {
 // transaction runs one transaction and checks the messages it executed.
 func (a *attempt) transaction(ctx context.Context, index int, id sequence.ChainID, raw []byte) error {
 	if a.OutOfTime != nil && a.OutOfTime() {
-		return &failure{bundlepool.Failure{Item: index, Chain: id, Reason: "the slot ended before the bundle did", Timeout: true}, true}
+		return &failure{bundlepool.Failure{Item: index, Chain: id, Reason: "the slot ended before the bundle did", Timeout: a.Fair}, true}
 	}
 	res, err := a.Blocks[id].Session.Execute(ctx, [][]byte{raw}, false)
 	if err != nil {

@@ -68,7 +68,7 @@ func DefaultConfig() Config {
 }
 
 // API is the sharedseq_* namespace: each exported method is one of its methods. For
-// every error of the Err… codes see errors.go.
+// every error code see the Code… constants.
 type API struct {
 	cfg       Config
 	pool      Pool

@@ -86,8 +86,8 @@ func (s *Sequencer) Simulate(ctx context.Context, b *sequence.Bundle) (*bundlepo
 }
 
 // standing finds the transactions of a bundle that stand in blocks although others of
-// its blocks were replaced. Only an invalidation leaves such halves: after an L1 reorg
-// the chains go back together.
+// its blocks were replaced. An invalidation leaves such halves; after an L1 reorg the chains
+// go back together, one milliseconds after the other.
 func (s *Sequencer) standing(ctx context.Context, hash common.Hash) ([]builder.Kept, error) {
 	st, err := s.bundles.Status(hash)
 	if err != nil || st.Undone == 0 {
