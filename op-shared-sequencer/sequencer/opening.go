@@ -76,9 +76,9 @@ func (b *block) prepare(ctx context.Context, clk Clock) error {
 	defer cancel()
 	attrs, err := p.attributes.PreparePayloadAttributes(actx, b.head, b.origin.ID())
 	if err != nil {
-		err = fmt.Errorf("preparing payload attributes on %s: %w", b.head, err)
+		err = b.orLost(ctx, fmt.Errorf("preparing payload attributes on %s: %w", b.head, err))
 		switch {
-		case ctx.Err() != nil:
+		case ctx.Err() != nil, errors.Is(err, errLost):
 		case errors.Is(err, derive.ErrReset):
 			b.node.requestReset(err)
 		case errors.Is(err, derive.ErrTemporary):

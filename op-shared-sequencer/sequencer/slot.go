@@ -154,7 +154,9 @@ func (sl *slot) begin() ([]*builder.Block, error) {
 	var blocks []*builder.Block
 	for _, b := range sl.blocks {
 		parents[b.id] = b.head.ID()
-		blocks = append(blocks, &builder.Block{Chain: b.id, Session: b.session, NoTxPool: b.attrs.NoTxPool})
+		blocks = append(blocks, &builder.Block{
+			Chain: b.id, Session: b.session, NoTxPool: b.attrs.NoTxPool, L1Origin: b.origin.ID(),
+		})
 	}
 	sl.check = sl.s.executor.Begin(sl.time, parents)
 	for _, b := range sl.blocks {
