@@ -92,8 +92,9 @@ func (s *storm) due() {
 }
 
 func (s *storm) run() {
-	s.onSeal = func() { // as the service does, which may be behind when it crashes
-		if s.rng.Intn(4) > 0 {
+	saves := rand.New(rand.NewSource(s.rng.Int63())) // in the core's goroutine
+	s.onSeal = func() {                              // as the service does, which may be behind when it crashes
+		if saves.Intn(4) > 0 {
 			require.NoError(s.t, s.pool.Save(filepath.Join(s.dir, "bundles")))
 		}
 	}

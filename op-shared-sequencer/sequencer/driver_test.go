@@ -142,7 +142,9 @@ func (n *driverNode) onEvent(_ context.Context, ev event.Event) bool {
 	switch x := ev.(type) {
 	case rollup.ResetEvent:
 		// Not at once: a reset that fails comes back, and simulated time would stand still.
-		time.AfterFunc(resetTime, func() { n.emitter.Emit(n.ctx, opengine.ResetEngineRequestEvent{}) })
+		time.AfterFunc(resetTime, func() {
+			n.do(func() { n.emitter.Emit(n.ctx, opengine.ResetEngineRequestEvent{}) })
+		})
 	case opengine.EngineResetConfirmedEvent:
 		n.c.handed.cut(x.LocalUnsafe.Number)
 	case opengine.PayloadSuccessEvent: // derivation's
