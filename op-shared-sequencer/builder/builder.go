@@ -16,6 +16,7 @@ import (
 	"github.com/ethereum/go-ethereum/log"
 
 	"github.com/ethereum-optimism/optimism/op-service/clock"
+	"github.com/ethereum-optimism/optimism/op-service/eth"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine"
@@ -29,6 +30,9 @@ type Block struct {
 	Session engine.Session
 	// NoTxPool: the block takes no user transactions and no cross-chain work.
 	NoTxPool bool
+	// L1Origin: blocks with the same one are taken back together by an L1 reorg, and
+	// only they can hold a bundle that is on all its chains or on none.
+	L1Origin eth.BlockID
 }
 
 // Checker is the executor's view of the slot under construction.
@@ -211,10 +215,12 @@ func (r *run) runPending(ctx context.Context, until time.Time) error {
 	return nil
 }
 
-// open says whether all chains of the bundle take transactions in this slot.
+// open says whether all chains of the bundle take transactions in this slot, in blocks
+// that stand or fall together.
 func (r *run) open(b *sequence.Bundle) bool {
-	for _, id := range b.Chains() {
-		if r.blocks[id] == nil {
+	chains := b.Chains()
+	for _, id := range chains {
+		if r.blocks[id] == nil || r.blocks[id].L1Origin != r.blocks[chains[0]].L1Origin {
 			return false
 		}
 	}

@@ -142,6 +142,20 @@ func TestNoTxPool(t *testing.T) {
 	require.Equal(t, map[chainID]int{chainA: 2, chainB: 0}, included(w))
 }
 
+// An L1 reorg would take back one half of a bundle over blocks with different L1 origins.
+func TestL1OriginsDiffer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, chainA, chainB, chainC)
+	w.block(chainC).L1Origin.Hash = common.Hash{1}
+	bundles := new(list).add(
+		bundle(item(chainB, log1(0, chainB, 0)), item(chainC, log1(0, chainC, 0))),
+		bundle(item(chainA, log1(1, chainA, 0)), item(chainB, log1(1, chainB, 0))),
+		bundle(item(chainC, log1(2, chainC, 0))))
+	require.NoError(t, w.build(bg, bundles, newLeaping()))
+	require.Len(t, w.order.Bundles, 2, "the first waits, untried")
+	require.Equal(t, map[chainID]int{chainA: 1, chainB: 1, chainC: 1}, included(w))
+}
+
 // A bundle is run when it comes, before and after the fill, until the cut.
 func TestBundlesThatArrive(t *testing.T) {
 	t.Parallel()

@@ -13,8 +13,8 @@ import (
 // bundles were executed in it, and returns those that were not recorded as executed yet.
 // It is for a restart: what the operator last saved is older than what it had agreed on,
 // and without this an executed bundle would be run again and reported as failed. Call it
-// after Load for the agreed slots from Pool.Slot on. Gas is not known from subblocks and
-// stays 0 in the status.
+// after Load for the agreed slots whose blocks stand, from Pool.Slot on, in order. Gas is
+// not known from subblocks and stays 0 in the status.
 func (p *Pool) Agreed(subblocks []*sequence.Subblock) []common.Hash {
 	var slot sequence.Slot
 	numbers := map[sequence.ChainID]uint64{}
@@ -41,7 +41,8 @@ func (p *Pool) Agreed(subblocks []*sequence.Subblock) []common.Hash {
 	for _, hash := range order {
 		p.mu.Lock()
 		r := p.get(hash)
-		if r == nil || r.state == Executed || r.state == Safe {
+		// What was saved as executed may have been taken back since, and agreed again.
+		if r == nil || ((r.state == Executed || r.state == Safe) && r.slot == slot) {
 			p.mu.Unlock()
 			continue
 		}
