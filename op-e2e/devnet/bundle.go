@@ -251,13 +251,13 @@ func (d *Devnet) AwaitSlots(ctx context.Context, n uint64) error {
 	return nil
 }
 
-// AwaitOnTime waits until every chain's head is of the present second: what was missed
-// while the devnet was down is caught up.
+// AwaitOnTime waits until every chain has made blocks and its head is of the present
+// second: what was missed while the devnet was down is caught up.
 func (d *Devnet) AwaitOnTime(ctx context.Context) error {
 	for _, id := range d.chains {
 		if err := WaitFor(ctx, fmt.Sprintf("chain %d to be on time", id), func(ctx context.Context) (bool, error) {
 			h, err := d.Head(ctx, id)
-			return err == nil && h.Time+d.cfg.L2BlockTime >= now(), err
+			return err == nil && h.Number.Sign() > 0 && h.Time+d.cfg.L2BlockTime >= now(), err
 		}); err != nil {
 			return err
 		}
