@@ -233,6 +233,8 @@ func (s *Sequencer) Start(ctx context.Context) error {
 	if err := s.restoreBundles(); err != nil {
 		return fmt.Errorf("reading agreed bundles from the ledger: %w", err)
 	}
+	// Bundles may come before the first slot does.
+	s.bundles.Advance(sequence.Slot(s.clock.Now().Unix()))
 	errs := make([]error, len(s.chains))
 	var wg sync.WaitGroup
 	for i, c := range s.chains {
