@@ -110,10 +110,14 @@ func StartL1(cfg L1Config) (*L1, error) {
 func (l *L1) syncHeads(logger log.Logger) {
 	heads := make(chan core.ChainHeadEvent, 16)
 	l.heads = l.geth.Backend.BlockChain().SubscribeChainHeadEvent(heads)
+	ended := l.heads.Err()
 	l.syncing.Go(func() {
 		for {
 			select {
-			case <-l.heads.Err():
+			case err := <-ended: // nil: it was ended here
+				if err != nil {
+					logger.Error("L1 blocks are no longer written at once", "err", err)
+				}
 				return
 			case h := <-heads:
 				if err := l.geth.Backend.ChainDb().SyncKeyValue(); err != nil {

@@ -218,8 +218,11 @@ func (s *Sequencer) nextAgreed(ctx context.Context, m *member, logged eth.BlockI
 // It is nil if nothing is waited for.
 func (s *Sequencer) gap(ctx context.Context, m *member, logged eth.BlockID) error {
 	env, err := s.ledger.Payload(m.id, logged.Hash)
-	if err != nil {
+	if errors.Is(err, ledger.ErrNotFound) {
 		return nil // a rewind named this head, the block itself was never agreed here
+	}
+	if err != nil {
+		return fmt.Errorf("its agreed block %s cannot be read: %w", logged, err)
 	}
 	if ok, err := s.valid(ctx, m, env); err != nil || !ok {
 		return err

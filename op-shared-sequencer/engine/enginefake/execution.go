@@ -142,7 +142,7 @@ func (b *building) apply(raw []byte) engine.TxResult {
 		}
 		acc.nonce++
 		b.state.accounts[from] = acc
-		b.state.move(from, common.Address(predeploys.BaseFeeVaultAddr), new(big.Int).Sub(cost, tx.Value()))
+		b.state.move(from, predeploys.BaseFeeVaultAddr, new(big.Int).Sub(cost, tx.Value()))
 		if out = run(tx, b.state.sent); !out.reverted && tx.To() != nil {
 			b.state.move(from, *tx.To(), tx.Value())
 			b.state.sent = out.sent
