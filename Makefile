@@ -56,7 +56,7 @@ test-upstream: upstream
 .PHONY: test-unit
 test-unit: upstream contracts ## unit tests, ours with the race detector
 	$(GO) test -race $(CORE)
-	$(GO) test ./op-node/... ./packages/... ./op-e2e/genesis/... ./op-e2e/devnet/...
+	$(GO) test ./op-node/... ./packages/... ./op-e2e/genesis/... ./op-e2e/devnet/... ./op-e2e/cmd/...
 
 .PHONY: test-op-geth
 test-op-geth: upstream ## our tests of the patched op-geth
