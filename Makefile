@@ -60,7 +60,7 @@ test-unit: upstream contracts ## unit tests, ours with the race detector
 
 .PHONY: test-op-geth
 test-op-geth: upstream ## our tests of the patched op-geth
-	cd $(GETH_TREE) && GOWORK=off $(GO) test -race -run '^(TestSession|TestSavepoint|TestInsertSealed|TestKarst|TestReaddedLayer|FuzzSavepoint)' ./core ./core/state ./core/vm ./miner ./eth/catalyst ./triedb/pathdb ./eth/downloader
+	cd $(GETH_TREE) && GOWORK=off $(GO) test -race -run '^(TestSession|TestSavepoint|TestInsertSealed|TestKarst|TestReaddedLayer|FuzzSavepoint)' ./core/state ./core/vm ./eth/catalyst ./triedb/pathdb ./eth/downloader
 
 .PHONY: test-system
 test-system: upstream contracts ## system tests: real L1, engines, contracts and op-supernode verification

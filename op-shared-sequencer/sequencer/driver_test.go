@@ -149,6 +149,9 @@ func (n *driverNode) onEvent(_ context.Context, ev event.Event) bool {
 		n.c.handed.cut(x.LocalUnsafe.Number)
 	case opengine.PayloadSuccessEvent: // derivation's
 		n.c.handed.cut(x.Ref.Number - 1)
+		n.c.mu.Lock()
+		n.c.onL1 = n.c.engine.ChainTo(x.Ref.Hash)
+		n.c.mu.Unlock()
 	case rollup.CriticalErrorEvent:
 		n.criticalErrors.Add(1)
 		if n.ctx.Err() == nil {
@@ -189,15 +192,18 @@ func (c *testChain) promote(ref eth.L2BlockRef) {
 }
 
 // derive has derivation put a block with deposits only on a parent, whatever stood there.
-func (c *testChain) derive(parent eth.L2BlockRef) {
+func (c *testChain) derive(parent eth.L2BlockRef) error {
 	n := c.node
 	attrs, err := n.seq.parts.attributes.PreparePayloadAttributes(bg, parent, parent.L1Origin)
-	require.NoError(c.w.t, err)
+	if err != nil {
+		return err
+	}
 	n.do(func() {
 		n.emitter.Emit(n.ctx, opengine.BuildStartEvent{Attributes: &derive.AttributesWithParent{
 			Attributes: attrs, Parent: parent, Concluding: true, DerivedFrom: eth.L1BlockRef{Hash: common.Hash{9}, Number: parent.L1Origin.Number + 2},
 		}})
 	})
+	return nil
 }
 
 func (c *testChain) genesisRef() eth.L2BlockRef {
@@ -439,7 +445,12 @@ var _ Ledger = (*checkedLedger)(nil)
 func (l *checkedLedger) Append(ctx context.Context, r *ledger.Record) error {
 	l.checkSteps(r)
 	l.checkReplaced(r)
-	err := l.Ledger.Append(ctx, r)
+	l.w.mu.Lock()
+	err := l.w.appendErr
+	l.w.mu.Unlock()
+	if err == nil {
+		err = l.Ledger.Append(ctx, r)
+	}
 	if err == nil {
 		l.w.mu.Lock()
 		l.w.agreed = append(l.w.agreed, r)

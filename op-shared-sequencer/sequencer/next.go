@@ -230,6 +230,7 @@ func (s *Sequencer) begin(p pick) {
 	members := p.members
 	ctx, cancel := context.WithCancel(s.life)
 	if !p.until.IsZero() {
+		cancel()
 		ctx, cancel = context.WithTimeout(s.life, p.until.Sub(s.clock.Now()))
 	}
 	sl := &slot{s: s, time: members[0].next(), ctx: ctx, cancel: cancel, bounded: !p.until.IsZero()}

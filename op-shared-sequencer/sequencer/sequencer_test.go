@@ -17,6 +17,7 @@ package sequencer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -24,9 +25,11 @@ import (
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
+	"github.com/ethereum/go-ethereum/crypto"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/ethereum-optimism/optimism/op-core/interop/messages"
 	"github.com/ethereum-optimism/optimism/op-node/rollup"
 	"github.com/ethereum-optimism/optimism/op-node/rollup/sequencing"
 	"github.com/ethereum-optimism/optimism/op-service/clock"
@@ -35,6 +38,7 @@ import (
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine/enginefake"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/ledger"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rotation"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
@@ -477,12 +481,12 @@ func TestEngineLosesDerivedBlocks(t *testing.T) {
 		w.start()
 		w.run(5 * time.Second)
 		b := w.b()
-		b.freely = true
+		b.mayReplace()
 		stopped, err := b.node.seq.Stop(bg)
 		require.NoError(t, err)
 		parent := b.head()
 		require.Equal(t, stopped, parent.Hash)
-		b.derive(parent)
+		require.NoError(t, b.derive(parent))
 		w.run(100 * time.Millisecond)
 		require.Equal(t, parent.Number+1, b.head().Number)
 		b.engine.Crash(2)
@@ -715,13 +719,13 @@ func TestCrashAfterReorg(t *testing.T) {
 func TestResetToAnOlderHead(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.start()
-		w.run(12 * time.Second)
+		w.run(2*redeliverBatch*time.Second + 20*time.Second)
 		w.runTo(500 * time.Millisecond)
 		head := w.b().head()
 		agreed := len(w.records())
-		w.b().resetTo(head.Number - 6)
+		w.b().resetTo(head.Number - 2*redeliverBatch - 6)
 		synctest.Wait()
-		require.Equal(t, head.Number-6, w.b().head().Number)
+		require.Equal(t, head.Number-2*redeliverBatch-6, w.b().head().Number)
 		w.run(1100 * time.Millisecond)
 		require.Equal(t, head, w.b().ref(head.Number))
 		w.run(2 * time.Second)
@@ -856,7 +860,7 @@ func TestPastTheDrift(t *testing.T) {
 func TestDeniedBlock(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		b := w.b()
-		b.freely = true
+		b.mayReplace()
 		for _, c := range w.chains {
 			c.authority = &authority{denied: map[eth.BlockID]bool{}}
 		}
@@ -881,7 +885,7 @@ func TestDeniedBlock(t *testing.T) {
 		for n := bad.Number - 2; n <= bad.Number-1; n++ {
 			b.promote(b.ref(n))
 		}
-		b.derive(b.head())
+		require.NoError(t, b.derive(b.head()))
 		w.run(4 * time.Second)
 		w.lockstep()
 		replaced := b.ref(bad.Number)
@@ -901,7 +905,7 @@ func TestDeniedBlock(t *testing.T) {
 func TestDerivationReplacesBlocks(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		b := w.b()
-		b.freely = true
+		b.mayReplace()
 		w.start()
 		for range 10 {
 			b.sendPlain(1) // derivation's blocks will not have these
@@ -909,7 +913,7 @@ func TestDerivationReplacesBlocks(t *testing.T) {
 		}
 		w.runTo(500 * time.Millisecond)
 		head := b.head()
-		b.derive(b.ref(head.Number - 3))
+		require.NoError(t, b.derive(b.ref(head.Number-3)))
 		w.run(3 * time.Second)
 		w.lockstep()
 		require.NotEqual(t, head.Hash, b.ref(head.Number).Hash)
@@ -980,6 +984,178 @@ func TestBundlesWhileAChainCatchesUp(t *testing.T) {
 			require.GreaterOrEqual(t, s, w.now()-5, "the pool is not told that the set went back")
 		}
 	})
+}
+
+// failing makes every call of a name fail, or hang for as long as a client waits.
+func failing(c *testChain, call string, err error, hang time.Duration) {
+	c.engine.SetHook(func(ctx context.Context, name string) error {
+		if name != call {
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(ctx, hang)
+		defer cancel()
+		if hang > 0 {
+			<-ctx.Done()
+		}
+		return err
+	})
+}
+
+// A chain that makes slots fail, although it looks ready, does not hold the other back:
+// it is tried alone, in the time that the other's slots leave.
+func TestChainThatFailsSlots(t *testing.T) {
+	for name, test := range map[string]struct {
+		err  error
+		hang time.Duration
+	}{
+		"engine says no":         {engine.ErrInvalidAttributes, 0},
+		"engine fails":           {engine.ErrSessionClosed, 0},
+		"engine does not answer": {engine.ErrUnavailable, 10 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				w.start()
+				w.run(5 * time.Second)
+				w.runTo(300 * time.Millisecond)
+				failing(w.b(), "seal", test.err, test.hang)
+				w.run(2*test.hang + 2*w.cfg.Grace + 5*time.Second)
+				from := w.now() + 2
+				w.run(10 * time.Second)
+				on := 0
+				for _, r := range w.sealed(from) {
+					require.Equal(t, -w.cfg.SealLead, r.Late, "slot %d: the other is on time", r.Slot)
+					require.Len(t, r.Blocks, 1)
+					on++
+				}
+				require.GreaterOrEqual(t, on, 8)
+				w.b().engine.SetHook(nil)
+				w.run(6 * time.Second)
+				w.lockstep()
+				require.Equal(t, w.b().head().Time-w.genesis, w.b().head().Number)
+			})
+		})
+	}
+}
+
+// While a denied block is not replaced, its messages are not executed elsewhere.
+func TestMessagesOfDeniedBlocks(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		a := w.a()
+		a.mayReplace()
+		for _, c := range w.chains {
+			c.authority = &authority{denied: map[eth.BlockID]bool{}}
+		}
+		w.start()
+		w.run(10 * time.Second)
+		w.runTo(300 * time.Millisecond)
+		sent := enginefake.Tx(accounts[0], chainA, 0, enginefake.Log("sent"))
+		w.bundle(w.now()+5, item(a, sent))
+		w.run(2 * time.Second)
+		bad := a.ref(a.includes(sent))
+		execute := func(user int) common.Hash {
+			return w.bundle(w.now()+600, item(w.b(), enginefake.Tx(accounts[user], chainB, 0, enginefake.Execute(messages.Message{
+				Identifier: messages.Identifier{
+					Origin: enginefake.Script, BlockNumber: bad.Number, LogIndex: 0, Timestamp: bad.Time, ChainID: chainA.ID(),
+				},
+				PayloadHash: crypto.Keccak256Hash(append(enginefake.LogTopic.Bytes(), "sent"...)),
+			}))))
+		}
+		good := execute(1)
+		w.run(2 * time.Second)
+		require.Equal(t, bundlepool.Executed, w.status(good).State, "before")
+
+		a.authority.deny(bad.ID())
+		a.stopNode()
+		a.engine.Rewind(bad.Number - 1)
+		a.startNode()
+		w.run(w.cfg.Grace + 2*time.Second)
+		late := execute(2)
+		w.run(3 * time.Second)
+		require.GreaterOrEqual(t, w.b().head().Time, uint64(w.now()), "the other chain goes on")
+		require.NotEqual(t, bundlepool.Executed, w.status(late).State)
+	})
+}
+
+// Blocks that were pruned from the ledger and lost by an engine are derivation's to make;
+// what is agreed on top of them is not given up meanwhile.
+func TestGapBelowTheLedger(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.cfg.Retention = 0
+		w.start()
+		w.run(pruneEvery*time.Second - 10*time.Second)
+		b := w.b()
+		for _, c := range w.chains {
+			c.promote(c.ref(c.head().Number - 5))
+		}
+		w.run(20 * time.Second)
+		w.runTo(300 * time.Millisecond)
+		head := b.head()
+		_, ok := w.ledger.Ancestor(chainB, pruneEvery-30)
+		require.False(t, ok, "pruned")
+		var lost []*eth.ExecutionPayloadEnvelope // what derivation would make again
+		for n := b.ref(pruneEvery - 40).Number; n < pruneEvery; n++ {
+			env, err := b.engine.Payload(bg, b.ref(n).Hash)
+			require.NoError(t, err)
+			lost = append(lost, env)
+		}
+		b.stopNode()
+		b.engine.Crash(int(head.Number - (pruneEvery - 40)))
+		b.startNode()
+		w.run(w.cfg.Grace + 3*time.Second)
+		require.Less(t, b.head().Number, uint64(pruneEvery-30))
+		logged, _, _ := w.ledger.Head(chainB)
+		require.Equal(t, head.ID(), logged, "not given up")
+		require.GreaterOrEqual(t, w.a().head().Time, uint64(w.now()), "the other chain goes on")
+		for _, env := range lost {
+			require.NoError(t, b.engine.Import(bg, env))
+			require.NoError(t, b.engine.SetHead(bg, env.ExecutionPayload.BlockHash, common.Hash{}, common.Hash{}))
+		}
+		b.reset()
+		w.run(5 * time.Second)
+		w.lockstep()
+		require.Equal(t, head, b.ref(head.Number))
+	})
+}
+
+// What cannot be made durable is not agreed, and an operator is told when only a new
+// start helps.
+func TestDiskFails(t *testing.T) {
+	broken := fmt.Errorf("%w: no disk", ledger.ErrBroken)
+	for name, test := range map[string]struct {
+		fail  func(w *world, err error)
+		err   error
+		fatal bool
+	}{
+		"ledger is full":        {func(w *world, err error) { w.appendErr = err }, errors.New("no space left on device"), false},
+		"ledger is broken":      {func(w *world, err error) { w.appendErr = err }, broken, true},
+		"bundles are not saved": {func(w *world, err error) { w.saveErr = err }, errors.New("no space left on device"), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				w.start()
+				w.run(5 * time.Second)
+				w.runTo(300 * time.Millisecond)
+				hash, onA, _ := w.crossing(0, 0, w.now()+60)
+				agreed, head := len(w.records()), w.a().head()
+				w.set(func() { test.fail(w, test.err) })
+				w.run(3 * time.Second)
+				require.Len(t, w.records(), agreed)
+				require.Equal(t, head, w.a().head(), "nothing is handed over")
+				require.Equal(t, bundlepool.Pending, w.status(hash).State)
+				require.ErrorIs(t, w.failures()[0], test.err)
+				if test.fatal {
+					require.NotEmpty(t, w.fatal)
+				} else {
+					require.Empty(t, w.fatal)
+				}
+				w.set(func() { test.fail(w, nil) })
+				w.run(3 * time.Second)
+				w.lockstep()
+				require.Equal(t, bundlepool.Executed, w.status(hash).State)
+				require.NotZero(t, w.a().includes(onA))
+			})
+		})
+	}
 }
 
 func TestConfig(t *testing.T) {

@@ -91,6 +91,9 @@ type world struct {
 	failed  []error
 	agreed  []*ledger.Record
 	onSeal  func() // after each slot
+	fatal   []error
+	// saveErr and appendErr are what becomes of saving bundles and of the ledger.
+	saveErr, appendErr error
 }
 
 // testChain is a rollup, its engine, and its virtual node if one runs.
@@ -107,8 +110,10 @@ type testChain struct {
 	mu     sync.Mutex
 	gossip []eth.BlockID
 	handed handed
-	// freely: blocks may be replaced without an L1 reorg. Set by tests that do so.
-	freely bool
+	freely bool // see mayReplace
+	// onL1 are the blocks up to the last that derivation made, by number: it makes them
+	// again when they are lost.
+	onL1 []*eth.ExecutionPayloadEnvelope
 }
 
 // inWorld runs a test in a world of two chains with 1 s blocks.
@@ -200,7 +205,8 @@ func (w *world) startSequencer() {
 	require.NoError(w.t, err)
 	w.seq, err = New(w.cfg, Deps{
 		Log: logger, Clock: clock.SystemClock, Chains: chains, Executor: exec, History: w.history, Ledger: w.ledger,
-		Bundles: w.pool, Relayer: relayer, Observer: w,
+		Bundles: w.pool, Relayer: relayer, Observer: w, SaveBundles: w.saveBundles,
+		Fatal:    func(err error) { w.set(func() { w.fatal = append(w.fatal, err) }) },
 		Rotation: func(m rotation.Machine) rotation.Rotation { return solo.New(m, clock.SystemClock, logger) },
 	})
 	require.NoError(w.t, err)
@@ -245,6 +251,22 @@ func (w *world) SlotFailed(_ sequence.Slot, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.failed = append(w.failed, err)
+}
+
+func (w *world) set(f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f()
+}
+
+func (w *world) saveBundles() error {
+	w.mu.Lock()
+	err := w.saveErr
+	w.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return w.pool.Save(filepath.Join(w.dir, "bundles"))
 }
 
 // sealed are the reports of the slots from one on.
@@ -298,6 +320,13 @@ func (w *world) status(h common.Hash) bundlepool.Status {
 	st, err := w.pool.Status(h)
 	require.NoError(w.t, err)
 	return st
+}
+
+// mayReplace says that the test has agreed blocks replaced without an L1 reorg.
+func (c *testChain) mayReplace() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.freely = true
 }
 
 // head is the head of the chain's driver.

@@ -46,7 +46,6 @@ type Engine struct {
 	pool      pool
 	sessions  int // open
 	builds    map[eth.PayloadID]*building
-	nextBuild byte
 }
 
 var _ engine.Engine = (*Engine)(nil)
@@ -401,6 +400,17 @@ func (e *Engine) Includes(head, tx common.Hash) (number uint64, ok bool) {
 		}
 	}
 	return 0, false
+}
+
+// ChainTo are the blocks of the chain that ends in a block, genesis first.
+func (e *Engine) ChainTo(hash common.Hash) (out []*eth.ExecutionPayloadEnvelope) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for b := e.blocks[hash]; b != nil; b = b.parent {
+		out = append(out, b.env)
+	}
+	slices.Reverse(out)
+	return out
 }
 
 var errClosed = errors.New("the session was ended")
