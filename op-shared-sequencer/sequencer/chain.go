@@ -34,6 +34,7 @@ type chain struct {
 	node  *node         // nil while no virtual node runs
 	lent  bool          // the core uses the node's parts
 	freed chan struct{} // closed when they are given back
+	why   string        // no block could be built on it when it was last looked at, "" if one could
 
 	trouble engineTrouble
 	syncing atomic.Bool // the message history is being synced

@@ -221,6 +221,9 @@ func (s *storm) replace(c *testChain) {
 		return
 	}
 	parent, ok := s.standing(c, uint64(1+s.rng.Intn(4)))
+	c.mu.Lock()
+	ok = ok && parent.Number+1 >= uint64(len(c.onL1)) // not its own
+	c.mu.Unlock()
 	if !ok {
 		return
 	}
@@ -243,27 +246,25 @@ func (s *storm) replace(c *testChain) {
 // ledger does not have them.
 func (s *storm) deriveAgain(c *testChain) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	for i, env := range c.onL1[min(1, len(c.onL1)):] {
-		ref, err := derive.PayloadToBlockRef(c.rollup, env.ExecutionPayload)
+	for i := 1; i < len(c.onL1); i++ {
+		ref, err := derive.PayloadToBlockRef(c.rollup, c.onL1[i].ExecutionPayload)
 		require.NoError(s.t, err)
 		if !s.l1.canonical(ref.L1Origin) {
-			c.onL1 = c.onL1[:i+1]
-			break
+			c.onL1 = c.onL1[:i]
 		}
 	}
+	onL1 := c.onL1
+	c.mu.Unlock()
 	head := c.head()
-	if c.node.closed || head.Number >= uint64(len(c.onL1)) || c.onL1[head.Number].ExecutionPayload.BlockHash != head.Hash {
+	if c.node.closed || head.Number+1 >= uint64(len(onL1)) || onL1[head.Number].ExecutionPayload.BlockHash != head.Hash {
 		return
 	}
-	for _, env := range c.onL1[head.Number+1:] {
+	for _, env := range onL1[head.Number+1:] {
 		if c.engine.Import(bg, env) != nil || c.engine.SetHead(bg, env.ExecutionPayload.BlockHash, common.Hash{}, common.Hash{}) != nil {
 			return
 		}
 	}
-	if head.Number+1 < uint64(len(c.onL1)) {
-		c.reset()
-	}
+	c.reset()
 }
 
 // standing is a block that the driver stands on, some blocks below its head, if its

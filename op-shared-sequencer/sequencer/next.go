@@ -53,6 +53,9 @@ func (s *Sequencer) gather(ctx context.Context) (ready []*member, wait bool) {
 	var absent []*chain // not ready, neither by an operator's will nor left out already
 	for _, c := range s.chains {
 		m, why := s.lookAt(ctx, c)
+		c.mu.Lock()
+		c.why = why
+		c.mu.Unlock()
 		if why == "" {
 			ready = append(ready, m)
 			if !c.onProbation() {

@@ -227,7 +227,7 @@ func (s *Sequencer) gap(ctx context.Context, m *member, logged eth.BlockID) erro
 	if ok, err := s.valid(ctx, m, env); err != nil || !ok {
 		return err
 	}
-	return fmt.Errorf("derivation has to make blocks again that neither its engine nor the ledger has: it is at %s, agreed is %s", m.head, logged)
+	return m.orLost(ctx, fmt.Errorf("derivation has to make blocks again that neither its engine nor the ledger has: it is at %s, agreed is %s", m.head, logged))
 }
 
 // valid says whether L1 and the deny list still allow an agreed block.

@@ -56,8 +56,10 @@ func (s *Sequencer) Status() []ChainStatus {
 			st.Head = n.parts.controller.UnsafeL2HeadLocked()
 			_, st.NotReady = n.ready()
 		}
-		if err := c.trouble.current(); err != nil && st.NotReady == "" {
-			st.NotReady = "its engine failed: " + err.Error()
+		if st.NotReady == "" {
+			c.mu.Lock()
+			st.NotReady = c.why
+			c.mu.Unlock()
 		}
 		out = append(out, st)
 	}
