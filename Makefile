@@ -66,6 +66,10 @@ test-op-geth: upstream ## our tests of the patched op-geth
 test-system: upstream contracts ## system tests: real L1, engines, contracts and op-supernode verification
 	$(GO) test -timeout 60m ./op-e2e/system/...
 
+.PHONY: race
+race: upstream contracts ## system tests under the race detector; only accesses of ours count
+	@ops/scripts/race.sh $(ARGS)
+
 .PHONY: bench
 bench: upstream contracts ## benchmarks against stock, as ratios of one run
 	$(GO) test -run '^$$' -bench . -benchtime 5x ./op-e2e/bench/... ./op-node/mends/...
