@@ -37,12 +37,6 @@ func (t *engineTrouble) set(err error) {
 	t.err = err
 }
 
-func (t *engineTrouble) current() error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.err
-}
-
 // engineFailed says whether an error is the engine's: it is gone, or lost blocks or state.
 func engineFailed(err error) bool {
 	return errors.Is(err, engine.ErrUnavailable) || errors.Is(err, engine.ErrUnknownParent) || errors.Is(err, errLost) ||
