@@ -45,7 +45,7 @@ func TestChaos(t *testing.T) {
 
 const (
 	chaosSeeds = 6
-	chaosSteps = 500 // of 250 ms on average
+	chaosSteps = 350 // of 250 ms on average
 )
 
 type storm struct {

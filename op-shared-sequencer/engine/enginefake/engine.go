@@ -70,9 +70,9 @@ func (b *block) info() engine.BlockInfo {
 // New makes an engine with a genesis block at a time in seconds, in which each of the
 // accounts has a lot of ether.
 func New(chain sequence.ChainID, genesisTime uint64, accounts ...common.Address) *Engine {
-	s := newState()
+	s := &state{genesis: map[common.Address]account{}, accounts: map[common.Address]account{}}
 	for _, a := range accounts {
-		s.accounts[a] = account{balance: new(big.Int).Lsh(big.NewInt(1), 80)}
+		s.genesis[a] = account{balance: new(big.Int).Lsh(big.NewInt(1), 80)}
 	}
 	gasLimit := eth.Uint64Quantity(30_000_000)
 	fees, minBaseFee := eth.Bytes8{0, 0, 0, 250, 0, 0, 0, 6}, uint64(0)

@@ -31,16 +31,18 @@ type account struct {
 }
 
 type state struct {
-	accounts map[common.Address]account
-	sent     uint64 // L2ToL2 messages
+	genesis  map[common.Address]account // never changed
+	accounts map[common.Address]account // that were touched since
+	sent     uint64                     // L2ToL2 messages
 }
 
-func newState() *state { return &state{accounts: map[common.Address]account{}} }
-
-func (s *state) clone() *state { return &state{maps.Clone(s.accounts), s.sent} }
+func (s *state) clone() *state { return &state{s.genesis, maps.Clone(s.accounts), s.sent} }
 
 func (s *state) account(a common.Address) account {
-	acc := s.accounts[a]
+	acc, ok := s.accounts[a]
+	if !ok {
+		acc = s.genesis[a]
+	}
 	if acc.balance == nil {
 		acc.balance = new(big.Int)
 	}
@@ -56,15 +58,17 @@ func (s *state) move(from, to common.Address, value *big.Int) {
 	s.accounts[to] = b
 }
 
-// root commits to everything in the state.
+// root commits to everything that has happened to the state.
 func (s *state) root() common.Hash {
-	var buf bytes.Buffer
+	var buf []byte
 	for _, addr := range slices.SortedFunc(maps.Keys(s.accounts), func(a, b common.Address) int { return a.Cmp(b) }) {
-		a := s.account(addr)
-		fmt.Fprintf(&buf, "%s %d %s\n", addr, a.nonce, a.balance)
+		a := s.accounts[addr]
+		balance := a.balance.Bytes()
+		buf = append(buf, addr[:]...)
+		buf = binary.BigEndian.AppendUint64(buf, a.nonce)
+		buf = append(append(buf, byte(len(balance))), balance...)
 	}
-	fmt.Fprint(&buf, s.sent)
-	return crypto.Keccak256Hash(buf.Bytes())
+	return crypto.Keccak256Hash(binary.BigEndian.AppendUint64(buf, s.sent))
 }
 
 // building is a block that transactions are added to.
