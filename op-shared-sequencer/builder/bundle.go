@@ -73,7 +73,7 @@ func (at *Attempt) Run(ctx context.Context, b *sequence.Bundle, kept []Kept) (*b
 		}
 		hash := b.Hash()
 		for i := range a.steps {
-			a.steps[i].Bundle = hash
+			a.steps[i].Bundle, a.steps[i].Expiry = hash, b.Expiry
 		}
 		return &bundlepool.Outcome{Kind: bundlepool.Execute, Result: bundlepool.BundleResult{Slot: at.Slot, Items: a.items}}, a.steps, nil
 	case errors.As(err, &failed):
@@ -140,7 +140,7 @@ func (a *attempt) item(ctx context.Context, index int, it *sequence.BundleItem) 
 		if stands > 0 {
 			return nil
 		}
-		return a.transaction(ctx, index, it.Chain, it.Transaction)
+		return a.transaction(ctx, index, it.Chain, it.Transaction, false)
 	}
 	fail := func(format string, args ...any) error {
 		return &failure{Failure: bundlepool.Failure{Item: index, Chain: it.Chain, Reason: fmt.Sprintf(format, args...)}}
@@ -165,7 +165,7 @@ func (a *attempt) item(ctx context.Context, index int, it *sequence.BundleItem) 
 		if err != nil {
 			return fail("%v", err)
 		}
-		if err := a.transaction(ctx, index, it.Chain, raw); err != nil {
+		if err := a.transaction(ctx, index, it.Chain, raw, true); err != nil {
 			return err
 		}
 	}
@@ -193,7 +193,7 @@ func (a *attempt) add(item bundlepool.ItemResult, slot sequence.Slot) {
 }
 
 // transaction runs one transaction and checks the messages it executed.
-func (a *attempt) transaction(ctx context.Context, index int, id sequence.ChainID, raw []byte) error {
+func (a *attempt) transaction(ctx context.Context, index int, id sequence.ChainID, raw []byte, isRelay bool) error {
 	if a.OutOfTime != nil && a.OutOfTime() {
 		return &failure{bundlepool.Failure{Item: index, Chain: id, Reason: "the slot ended before the bundle did", Timeout: a.Fair}, true}
 	}
@@ -232,7 +232,7 @@ func (a *attempt) transaction(ctx context.Context, index int, id sequence.ChainI
 		return fmt.Errorf("checking messages of chain %s: %w", id, err)
 	}
 	a.add(item, a.Slot)
-	a.steps = append(a.steps, sequence.Step{Chain: id, Transactions: [][]byte{raw}})
+	a.steps = append(a.steps, sequence.Step{Chain: id, Relay: isRelay, Transactions: [][]byte{raw}})
 	return nil
 }
 

@@ -65,3 +65,25 @@ func (b *Bundle) Chains() []ChainID {
 	}
 	return out
 }
+
+// BundleOf puts a bundle together from the steps that executed it: the run of steps that
+// Subblock.Bundles yields. Its hash is the steps' if they are the bundle as it was sent,
+// whole and in order. They are less than that only when a bundle is completed of which
+// some transactions stand in earlier blocks.
+func BundleOf(steps []Step) *Bundle {
+	b := &Bundle{Expiry: steps[0].Expiry}
+	for i, st := range steps {
+		if st.Relay {
+			// One relay step makes a transaction for each message. Two of them in a row on
+			// one chain cannot be: the second would have nothing to relay.
+			if i == 0 || !steps[i-1].Relay || steps[i-1].Chain != st.Chain {
+				b.Items = append(b.Items, BundleItem{Chain: st.Chain})
+			}
+			continue
+		}
+		for _, tx := range st.Transactions {
+			b.Items = append(b.Items, BundleItem{Chain: st.Chain, Transaction: tx})
+		}
+	}
+	return b
+}

@@ -6,6 +6,7 @@ package sequence
 import (
 	"errors"
 	"fmt"
+	"iter"
 
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/common/hexutil"
@@ -72,7 +73,12 @@ type Step struct {
 	Chain ChainID
 	// Bundle is the hash of the bundle the step belongs to, zero for plain
 	// transactions. The steps of a bundle are consecutive.
-	Bundle       common.Hash
+	Bundle common.Hash
+	// Relay: the transactions were made by the operator for a relay step of the bundle.
+	Relay bool
+	// Expiry is the bundle's, 0 for plain transactions. With it the steps tell the whole
+	// bundle, and every operator can check that it is whole: see BundleOf.
+	Expiry       Slot
 	Transactions [][]byte // EIP-2718 envelopes
 }
 
@@ -143,8 +149,34 @@ func (s *Subblock) Check() error {
 		if len(st.Transactions) == 0 {
 			return fail("step %d has no transactions", i)
 		}
+		if st.Bundle == (common.Hash{}) && (st.Relay || st.Expiry != 0) {
+			return fail("step %d is of no bundle and has what only a bundle's has", i)
+		}
+	}
+	for run := range s.Bundles() {
+		for _, st := range run {
+			if st.Expiry != run[0].Expiry {
+				return fail("bundle %s has two expiries", st.Bundle)
+			}
+		}
 	}
 	return nil
+}
+
+// Bundles yields the runs of steps that belong to one bundle each, in order.
+func (s *Subblock) Bundles() iter.Seq[[]Step] {
+	return func(yield func([]Step) bool) {
+		for i := 0; i < len(s.Steps); {
+			j := i + 1
+			for j < len(s.Steps) && s.Steps[j].Bundle == s.Steps[i].Bundle {
+				j++
+			}
+			if s.Steps[i].Bundle != (common.Hash{}) && !yield(s.Steps[i:j]) {
+				return
+			}
+			i = j
+		}
+	}
 }
 
 func ascending[T any](list []T, chain func(T) ChainID) bool {
