@@ -4,6 +4,8 @@
 package embedded
 
 import (
+	"cmp"
+	"crypto/ecdsa"
 	"errors"
 	"fmt"
 	"math/big"
@@ -23,6 +25,7 @@ import (
 	"github.com/ethereum/go-ethereum/log"
 	"github.com/ethereum/go-ethereum/node"
 	"github.com/ethereum/go-ethereum/p2p"
+	"github.com/ethereum/go-ethereum/p2p/enode"
 	"github.com/ethereum/go-ethereum/rpc"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine"
@@ -52,8 +55,43 @@ type Config struct {
 	Auth      Listen   // Engine API and sessions, HTTP and WebSocket on one port
 	HTTP      *Listen  // public RPC; nil: none
 	WS        *Listen  // public RPC; nil: none; may be the same port as HTTP's
-	P2P       *Listen  // nil: no networking. Without discovery: peers are added through Stack
+	P2P       *P2P     // nil: no networking
+	Cache     Cache    // zero fields take DefaultCache's values
 	Log       log.Logger
+}
+
+// P2P is op-geth's own networking, without discovery. It carries transactions from pool
+// to pool. Blocks come from the rollup node; peers only serve those that op-geth asks
+// for when it is sent to a head it does not have.
+type P2P struct {
+	Listen
+	// Key is the node's identity. nil: the one kept in DataDir, made when there is none.
+	Key *ecdsa.PrivateKey
+	// Peers are dialed until they answer, and stay peers whatever the limit on others is.
+	Peers []*enode.Node
+}
+
+// Peer is a node as P2P.Peers names it.
+func Peer(key *ecdsa.PublicKey, ip net.IP, port int) *enode.Node {
+	return enode.NewV4(key, ip, port, 0)
+}
+
+// Cache sizes in MB.
+type Cache struct {
+	Database int // blocks of the database, and twice as much for its tables in memory
+	State    int // state read, and state not written yet, each
+	Snapshot int // flat state read
+}
+
+// DefaultCache is for a few engines in one process: op-geth's defaults are for a machine
+// of its own.
+var DefaultCache = Cache{Database: 64, State: 64, Snapshot: 32}
+
+func (c Cache) orDefault() Cache {
+	c.Database = cmp.Or(c.Database, DefaultCache.Database)
+	c.State = cmp.Or(c.State, DefaultCache.State)
+	c.Snapshot = cmp.Or(c.Snapshot, DefaultCache.Snapshot)
+	return c
 }
 
 func (c *Config) check() error {
@@ -71,15 +109,8 @@ func (c *Config) check() error {
 // publicModules are what a wallet, an explorer and a developer use.
 var publicModules = []string{"eth", "net", "web3", "txpool", "debug"}
 
-// maxPeers is enough for the replicas of a devnet.
+// maxPeers is enough for the replicas of a devnet. Configured peers do not count.
 const maxPeers = 25
-
-// Caches in MB. The defaults of op-geth are for a machine of its own.
-const (
-	databaseCache = 64
-	trieCache     = 64
-	snapshotCache = 32
-)
 
 func (c *Config) nodeConfig(jwtFile string) *node.Config {
 	nc := &node.Config{
@@ -106,6 +137,7 @@ func (c *Config) nodeConfig(jwtFile string) *node.Config {
 	if c.P2P != nil {
 		nc.P2P.NoDial, nc.P2P.MaxPeers = false, maxPeers
 		nc.P2P.ListenAddr = net.JoinHostPort(c.P2P.host(), strconv.Itoa(c.P2P.Port))
+		nc.P2P.PrivateKey, nc.P2P.StaticNodes, nc.P2P.TrustedNodes = c.P2P.Key, c.P2P.Peers, c.P2P.Peers
 	}
 	return nc
 }
@@ -115,7 +147,8 @@ func (c *Config) ethConfig() *ethconfig.Config {
 	ec.Genesis, ec.NetworkId = c.Genesis, uint64(c.Chain)
 	ec.SyncMode = ethconfig.FullSync // snap, the default, holds payloads back until it has peers
 	ec.StateScheme = rawdb.PathScheme
-	ec.DatabaseCache, ec.TrieCleanCache, ec.TrieDirtyCache, ec.SnapshotCache = databaseCache, trieCache, trieCache, snapshotCache
+	cache := c.Cache.orDefault()
+	ec.DatabaseCache, ec.TrieCleanCache, ec.TrieDirtyCache, ec.SnapshotCache = cache.Database, cache.State, cache.State, cache.Snapshot
 	ec.LogNoHistory = true            // the log index reads 65,536 rows at every start (0.5 to 1 s); without it logs are searched by bloom
 	ec.Miner.GasPrice = big.NewInt(1) // wei: the sequencer takes any tip
 	ec.TxPool = legacypool.DefaultConfig
@@ -223,6 +256,17 @@ func (n *Node) AuthEndpoint() string { return n.stack.WSAuthEndpoint() }
 
 // AuthHTTPEndpoint is the URL of the authenticated RPC over HTTP.
 func (n *Node) AuthHTTPEndpoint() string { return n.stack.HTTPAuthEndpoint() }
+
+// Enode is where peers reach the node, nil without networking.
+func (n *Node) Enode() *enode.Node {
+	if n.stack.Server().ListenAddr == "" {
+		return nil
+	}
+	return n.stack.Server().Self()
+}
+
+// Peers is how many nodes it is connected to.
+func (n *Node) Peers() int { return n.stack.Server().PeerCount() }
 
 // Backend gives tests the parts of op-geth, such as the transaction pool.
 func (n *Node) Backend() *gethEth.Ethereum { return n.eth }

@@ -54,11 +54,11 @@ func TestPublicRPC(t *testing.T) {
 	chain := enginetest.NewChain(901, 1)
 	n, err := embedded.Start(embedded.Config{
 		Chain: 901, Genesis: chain.Genesis,
-		HTTP: &embedded.Listen{}, WS: &embedded.Listen{Host: "127.0.0.1"}, P2P: &embedded.Listen{},
+		HTTP: &embedded.Listen{}, WS: &embedded.Listen{Host: "127.0.0.1"}, P2P: &embedded.P2P{},
 	})
 	require.NoError(t, err)
 	defer n.Close()
-	require.NotEmpty(t, n.Stack().Server().ListenAddr)
+	require.NotZero(t, n.Enode().TCP())
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for _, url := range []string{n.HTTPEndpoint(), n.WSEndpoint()} {
@@ -89,7 +89,8 @@ func TestPrivate(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, n.HTTPEndpoint())
 	require.Empty(t, n.WSEndpoint())
-	require.Empty(t, n.Stack().Server().ListenAddr)
+	require.Nil(t, n.Enode())
+	require.Zero(t, n.Peers())
 	e := n.Engine()
 	ctx := context.Background()
 	head, err := e.Head(ctx)
