@@ -156,7 +156,10 @@ func (b *builder) build(ctx context.Context, in *inputs) error {
 	if err := copyArtifact(bedrock, dst, "LibKeccakHarness.sol/LibKeccakHarness"); err != nil {
 		return err
 	}
-	for _, name := range []string{"SuperchainTokenBridge.sol/SuperchainTokenBridge", "InteropTestToken.sol/InteropTestToken"} {
+	ownArtifacts := []string{
+		"SuperchainTokenBridge.sol/SuperchainTokenBridge", "InteropTestToken.sol/InteropTestToken", "SubblockEvidence.sol/SubblockEvidence",
+	}
+	for _, name := range ownArtifacts {
 		if err := copyArtifact(own, dst, name); err != nil {
 			return err
 		}
@@ -172,7 +175,7 @@ func (b *builder) build(ctx context.Context, in *inputs) error {
 			return err
 		}
 	}
-	b.log.step("wrote %d artifacts to %s", len(in.artifacts)+3, filepath.Join(b.out, artifactsDir))
+	b.log.step("wrote %d artifacts to %s", len(in.artifacts)+1+len(ownArtifacts), filepath.Join(b.out, artifactsDir))
 	return nil
 }
 
