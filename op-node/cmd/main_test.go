@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/crypto"
 	"github.com/ethereum/go-ethereum/log"
 	"github.com/stretchr/testify/require"
@@ -21,6 +22,7 @@ import (
 	"github.com/ethereum-optimism/optimism/op-service/eth"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/config"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/operators"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
 
@@ -109,7 +111,8 @@ func TestSharedSequencerFlags(t *testing.T) {
 		"--shared-sequencer.relayer-key-file="+keyFile, "--shared-sequencer.chain-grace=2s",
 		"--shared-sequencer.fill-lead=500ms", "--shared-sequencer.seal-lead=200ms",
 		"--shared-sequencer.bundles.max-items=1", "--shared-sequencer.bundles.max-bytes=2",
-		"--shared-sequencer.bundles.max-pending=3", "--shared-sequencer.bundles.max-per-sender=4")...)
+		"--shared-sequencer.bundles.max-pending=3", "--shared-sequencer.bundles.max-per-sender=4",
+		"--shared-sequencer.subblocks-per-slot=5")...)
 	require.NoError(t, err)
 	require.Equal(t, config.SharedSequencer{
 		Enabled: true, Chains: []sequence.ChainID{130}, DataDir: dir,
@@ -119,10 +122,45 @@ func TestSharedSequencerFlags(t *testing.T) {
 		},
 		RelayerKey: key, ChainGrace: 2 * time.Second,
 		FillLead: 500 * time.Millisecond, SealLead: 200 * time.Millisecond,
-		Bundles: config.Bundles{MaxItems: 1, MaxBytes: 2, MaxPending: 3, MaxPerSender: 4},
+		Bundles:   config.Bundles{MaxItems: 1, MaxBytes: 2, MaxPending: 3, MaxPerSender: 4},
+		Subblocks: 5, Rotation: config.Solo, Agreement: config.DefaultSharedSequencer().Agreement,
 	}, c.SharedSequencer)
 	require.False(t, c.Nodes[eth.ChainIDFromUInt64(10)].Driver.SequencerEnabled, "chain 10 is not in the set")
 	require.True(t, c.Nodes[eth.ChainIDFromUInt64(130)].Driver.SequencerEnabled)
+}
+
+// genesisFile is a set of one operator.
+func genesisFile(t *testing.T) (string, *operators.Genesis) {
+	t.Helper()
+	g := &operators.Genesis{
+		Set: "test", Time: time.Unix(1_700_000_000, 0).UTC(), Chains: []sequence.ChainID{10, 130},
+		Operators: []operators.Operator{{Name: "one", Address: common.Address{1}, ConsensusKey: operators.ConsensusKey{1}, Power: 1}},
+	}
+	path := filepath.Join(t.TempDir(), "operators.json")
+	require.NoError(t, g.Write(path))
+	return path, g
+}
+
+func TestAgreementFlags(t *testing.T) {
+	file, genesis := genesisFile(t)
+	key, err := crypto.ToECDSA(crypto.Keccak256([]byte("operator")))
+	require.NoError(t, err)
+	keyFile := filepath.Join(t.TempDir(), "key")
+	require.NoError(t, os.WriteFile(keyFile, []byte(hex.EncodeToString(crypto.FromECDSA(key))), 0o600))
+	a, b := strings.Repeat("0a", 20)+"@one.example:26656", strings.Repeat("0b", 20)+"@10.0.0.2:1"
+	c, _, err := parse(t, mainnets(t, "--shared-sequencer.enabled", "--shared-sequencer.rotation=cometbft",
+		"--shared-sequencer.operators="+file, "--shared-sequencer.operator-key-file="+keyFile,
+		"--shared-sequencer.consensus.listen=:0", "--shared-sequencer.consensus.peers="+a+","+b,
+		"--shared-sequencer.consensus.timeout-propose=1s", "--shared-sequencer.consensus.timeout-vote=2s")...)
+	require.NoError(t, err)
+	require.Equal(t, config.CometBFT, c.SharedSequencer.Rotation)
+	require.Equal(t, config.Agreement{
+		Operators: genesis, OperatorKey: key, Listen: ":0", Peers: []string{a, b}, TimeoutPropose: time.Second, TimeoutVote: 2 * time.Second,
+	}, c.SharedSequencer.Agreement)
+
+	c, _, err = parse(t, mainnets(t, "--shared-sequencer.enabled", "--shared-sequencer.rotation=cometbft", "--shared-sequencer.operators="+file)...)
+	require.NoError(t, err)
+	require.Nil(t, c.SharedSequencer.Agreement.OperatorKey, "a node without a key follows")
 }
 
 func TestEnvironment(t *testing.T) {
@@ -148,6 +186,12 @@ func TestBadFlags(t *testing.T) {
 	secret := strings.Repeat("ab", 31)
 
 	on := "--shared-sequencer.enabled"
+	file, _ := genesisFile(t)
+	// agree are the arguments of an operator of a set, with more.
+	agree := func(more ...string) []string {
+		return append([]string{on, "--shared-sequencer.rotation=cometbft", "--shared-sequencer.operators=" + file}, more...)
+	}
+	node := strings.Repeat("0a", 20)
 	for name, tt := range map[string]struct {
 		args []string
 		want []string
@@ -180,6 +224,24 @@ func TestBadFlags(t *testing.T) {
 		"bundle bytes":      {[]string{on, "--shared-sequencer.bundles.max-bytes=-1"}, []string{"bundles.max-bytes", "more than zero"}, ""},
 		"bundles pending":   {[]string{on, "--shared-sequencer.bundles.max-pending=0"}, []string{"bundles.max-pending", "more than zero"}, ""},
 		"bundles of sender": {[]string{on, "--shared-sequencer.bundles.max-per-sender=0"}, []string{"bundles.max-per-sender", "more than zero"}, ""},
+		"rotation":          {[]string{on, "--shared-sequencer.rotation=raft"}, []string{"shared-sequencer.rotation", `"raft"`, "solo or cometbft"}, ""},
+		"no operators":      {[]string{on, "--shared-sequencer.rotation=cometbft"}, []string{"shared-sequencer.operators", "genesis file"}, ""},
+		"operators file":    {agree("--shared-sequencer.operators=" + missing), []string{"--shared-sequencer.operators", "no such file"}, ""},
+		"operators content": {agree("--shared-sequencer.operators=" + bad), []string{"--shared-sequencer.operators", "malformed"}, "not hex"},
+		"solo operators":    {[]string{on, "--shared-sequencer.operators=" + file}, []string{"shared-sequencer.operators", "only with", "cometbft"}, ""},
+		"solo key":          {[]string{on, "--shared-sequencer.operator-key=" + secret + "ab"}, []string{"operator-key", "only with"}, secret},
+		"solo peers":        {[]string{on, "--shared-sequencer.consensus.peers=" + node + "@h:1"}, []string{"consensus.peers", "only with"}, ""},
+		"operator key":      {agree("--shared-sequencer.operator-key=" + secret), []string{"--shared-sequencer.operator-key", "32 bytes in hex"}, secret},
+		"two operator keys": {agree("--shared-sequencer.operator-key="+secret, "--shared-sequencer.operator-key-file="+bad), []string{"both set"}, secret},
+		"consensus listen":  {agree("--shared-sequencer.consensus.listen=26656"), []string{"consensus.listen", "<host>:<port>"}, ""},
+		"peer without ID":   {agree("--shared-sequencer.consensus.peers=10.0.0.1:1"), []string{"consensus.peers", "<node ID>@<host>:<port>"}, ""},
+		"peer port":         {agree("--shared-sequencer.consensus.peers=" + node + "@10.0.0.1:65536"), []string{"consensus.peers", "65535"}, ""},
+		"peer port zero":    {agree("--shared-sequencer.consensus.peers=" + node + "@10.0.0.1:0"), []string{"consensus.peers", "port 0"}, ""},
+		"peer without host": {agree("--shared-sequencer.consensus.peers=" + node + "@:1"), []string{"consensus.peers", "no host"}, ""},
+		"peer twice":        {agree("--shared-sequencer.consensus.peers=" + node + "@a:1," + node + "@b:1"), []string{"consensus.peers", "named twice"}, ""},
+		"timeout propose":   {agree("--shared-sequencer.consensus.timeout-propose=0s"), []string{"timeout-propose", "more than zero"}, ""},
+		"timeout vote":      {agree("--shared-sequencer.consensus.timeout-vote=-1s"), []string{"timeout-vote", "more than zero"}, ""},
+		"subblocks":         {[]string{on, "--shared-sequencer.subblocks-per-slot=0"}, []string{"subblocks-per-slot", "1 to 100"}, ""},
 		"sequencer off":     {[]string{on, "--vn.10.sequencer.enabled=false"}, []string{"chain 10", "vn.10.sequencer.enabled"}, ""},
 		"conductor":         {[]string{on, "--vn.10.conductor.enabled"}, []string{"chain 10", "vn.10.conductor.enabled"}, ""},
 		"wrong rollup":      {[]string{on, "--vn.10.network=unichain-mainnet"}, []string{"chain 10", "rollup config is of chain 130"}, ""},
@@ -222,14 +284,17 @@ func TestBadFlags(t *testing.T) {
 	})
 }
 
-// The help text shows defaults after the environment was read: it must not show the key.
-func TestHelpHidesTheRelayerKey(t *testing.T) {
-	secret := strings.Repeat("ab", 32)
-	t.Setenv("OP_NODE_SHARED_SEQUENCER_RELAYER_KEY", secret)
+// The help text shows defaults after the environment was read: it must not show keys.
+func TestHelpHidesKeys(t *testing.T) {
+	relayer, operator := strings.Repeat("ab", 32), strings.Repeat("cd", 32)
+	t.Setenv("OP_NODE_SHARED_SEQUENCER_RELAYER_KEY", relayer)
+	t.Setenv("OP_NODE_SHARED_SEQUENCER_OPERATOR_KEY", operator)
 	_, out, err := parse(t, "--help")
 	require.NoError(t, err)
 	require.Contains(t, out, "--shared-sequencer.relayer-key value")
-	require.NotContains(t, out, secret)
+	require.Contains(t, out, "--shared-sequencer.operator-key value")
+	require.NotContains(t, out, relayer)
+	require.NotContains(t, out, operator)
 }
 
 // lifecycle is a service that starts and stops as it is told.

@@ -20,6 +20,7 @@ import (
 	snflags "github.com/ethereum-optimism/optimism/op-supernode/flags"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/flags"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/operators"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
 
@@ -65,6 +66,13 @@ func (s *SharedSequencer) read(ctx *cli.Context, host *snconfig.CLIConfig) error
 		ChainGrace: ctx.Duration(flags.ChainGrace.Name),
 		FillLead:   ctx.Duration(flags.FillLead.Name),
 		SealLead:   ctx.Duration(flags.SealLead.Name),
+		Subblocks:  ctx.Int(flags.Subblocks.Name),
+		Rotation:   Rotation(ctx.String(flags.Rotation.Name)),
+		Agreement: Agreement{
+			Listen:         ctx.String(flags.ConsensusListen.Name),
+			TimeoutPropose: ctx.Duration(flags.TimeoutPropose.Name),
+			TimeoutVote:    ctx.Duration(flags.TimeoutVote.Name),
+		},
 		Bundles: Bundles{
 			MaxItems:     ctx.Int(flags.BundleMaxItems.Name),
 			MaxBytes:     ctx.Int(flags.BundleMaxBytes.Name),
@@ -82,8 +90,21 @@ func (s *SharedSequencer) read(ctx *cli.Context, host *snconfig.CLIConfig) error
 	for _, id := range ids {
 		s.Chains = append(s.Chains, sequence.ChainID(id))
 	}
+	for _, p := range ctx.StringSlice(flags.ConsensusPeers.Name) {
+		s.Agreement.Peers = append(s.Agreement.Peers, strings.TrimSpace(p))
+	}
+	if path := ctx.Path(flags.Operators.Name); path != "" {
+		genesis, err := operators.LoadGenesis(path)
+		if err != nil {
+			return fmt.Errorf("--%s: %w", flags.Operators.Name, err)
+		}
+		s.Agreement.Operators = genesis
+	}
 	var err error
-	s.RelayerKey, err = relayerKey(ctx)
+	if s.Agreement.OperatorKey, err = privateKey(ctx, flags.OperatorKey, flags.OperatorKeyFile); err != nil {
+		return err
+	}
+	s.RelayerKey, err = privateKey(ctx, flags.RelayerKey, flags.RelayerKeyFile)
 	return err
 }
 
@@ -144,26 +165,42 @@ func (s *SharedSequencer) byChain(ctx *cli.Context, name string) (map[sequence.C
 	return out, nil
 }
 
-// relayerKey reads the relayer's key. Its errors never hold any of it.
-func relayerKey(ctx *cli.Context) (*ecdsa.PrivateKey, error) {
-	text, file := ctx.String(flags.RelayerKey.Name), ctx.Path(flags.RelayerKeyFile.Name)
-	name := flags.RelayerKey.Name
+// privateKey reads a key that is given itself or in a file, nil if neither is. Its errors
+// never hold any of it.
+func privateKey(ctx *cli.Context, direct *cli.StringFlag, inFile *cli.PathFlag) (*ecdsa.PrivateKey, error) {
+	text, file := ctx.String(direct.Name), ctx.Path(inFile.Name)
 	switch {
 	case text == "" && file == "":
 		return nil, nil
 	case text != "" && file != "":
-		return nil, fmt.Errorf("--%s and --%s are both set: expected one of them", flags.RelayerKey.Name, flags.RelayerKeyFile.Name)
+		return nil, fmt.Errorf("--%s and --%s are both set: expected one of them", direct.Name, inFile.Name)
 	case file != "":
-		name = flags.RelayerKeyFile.Name
-		data, err := os.ReadFile(file)
+		key, err := ReadKey(file)
 		if err != nil {
-			return nil, fmt.Errorf("--%s: %w", name, err)
+			return nil, fmt.Errorf("--%s: %w", inFile.Name, err)
 		}
-		text = string(data)
+		return key, nil
 	}
+	key, err := parseKey(text)
+	if err != nil {
+		return nil, fmt.Errorf("--%s: %w", direct.Name, err)
+	}
+	return key, nil
+}
+
+// ReadKey reads a private key in hex from a file. Its errors never hold any of it.
+func ReadKey(path string) (*ecdsa.PrivateKey, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return parseKey(string(data))
+}
+
+func parseKey(text string) (*ecdsa.PrivateKey, error) {
 	key, err := crypto.HexToECDSA(strings.TrimPrefix(strings.TrimSpace(text), "0x"))
 	if err != nil {
-		return nil, errors.New("--" + name + ": not a private key: expected 32 bytes in hex, between 1 and the order of secp256k1")
+		return nil, errors.New("not a private key: expected 32 bytes in hex, between 1 and the order of secp256k1")
 	}
 	return key, nil
 }

@@ -4,12 +4,16 @@ package config
 
 import (
 	"crypto/ecdsa"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math"
+	"net"
 	"net/url"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/ethereum-optimism/optimism/op-core/interop/depset"
@@ -18,6 +22,7 @@ import (
 	snconfig "github.com/ethereum-optimism/optimism/op-supernode/config"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/flags"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/operators"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
 
@@ -68,7 +73,13 @@ type SharedSequencer struct {
 	// FillLead and SealLead are the times before a slot's timestamp at which its
 	// blocks are filled from the pools, and sealed.
 	FillLead, SealLead time.Duration
-	Bundles            Bundles
+	// Subblocks is in how many parts a slot is agreed on.
+	Subblocks int
+	Bundles   Bundles
+	// Rotation is how leaders are found.
+	Rotation Rotation
+	// Agreement is with whom subblocks are agreed on. For the rotation CometBFT.
+	Agreement Agreement
 }
 
 // RPC is where the sharedseq RPC listens. It has no administrative methods.
@@ -82,6 +93,34 @@ type Engine struct {
 	URL string // http, https, ws or wss; or the path of an IPC socket
 	JWT eth.Bytes32
 }
+
+// Rotation is a way to find leaders.
+type Rotation string
+
+const (
+	// Solo: this operator always leads.
+	Solo Rotation = "solo"
+	// CometBFT: the operators take turns, and agree on every subblock.
+	CometBFT Rotation = "cometbft"
+)
+
+// Agreement is how operators agree.
+type Agreement struct {
+	// Operators is the set as it began, the same at all of them.
+	Operators *operators.Genesis
+	// OperatorKey signs this operator's subblocks. nil: it verifies and does not lead.
+	OperatorKey *ecdsa.PrivateKey
+	// Listen is host:port.
+	Listen string
+	// Peers are the other operators, as <node ID>@<host>:<port>.
+	Peers []string
+	// TimeoutPropose is how long a leader's subblock is waited for; TimeoutVote how long
+	// the missing votes are, once those of two thirds are there and differ.
+	TimeoutPropose, TimeoutVote time.Duration
+}
+
+// maxSubblocks is more than a slot of any length has use for: each is a round of votes.
+const maxSubblocks = 100
 
 // Bundles are the limits of the bundle pool.
 type Bundles struct {
@@ -98,6 +137,11 @@ func DefaultSharedSequencer() SharedSequencer {
 		ChainGrace: flags.ChainGrace.Value,
 		FillLead:   flags.FillLead.Value,
 		SealLead:   flags.SealLead.Value,
+		Subblocks:  flags.Subblocks.Value,
+		Rotation:   Rotation(flags.Rotation.Value),
+		Agreement: Agreement{
+			Listen: flags.ConsensusListen.Value, TimeoutPropose: flags.TimeoutPropose.Value, TimeoutVote: flags.TimeoutVote.Value,
+		},
 		Bundles: Bundles{
 			MaxItems: flags.BundleMaxItems.Value, MaxBytes: flags.BundleMaxBytes.Value,
 			MaxPending: flags.BundleMaxPending.Value, MaxPerSender: flags.BundleMaxPerSender.Value,
@@ -139,6 +183,12 @@ func (s *SharedSequencer) Check() error {
 	if s.FillLead <= s.SealLead {
 		return fmt.Errorf("%s: %s: expected more than %s (%s)", flags.FillLead.Name, s.FillLead, flags.SealLead.Name, s.SealLead)
 	}
+	if s.Subblocks < 1 || s.Subblocks > maxSubblocks {
+		return fmt.Errorf("%s: %d: expected 1 to %d", flags.Subblocks.Name, s.Subblocks, maxSubblocks)
+	}
+	if err := s.checkAgreement(); err != nil {
+		return err
+	}
 	for _, l := range []struct {
 		name  string
 		value int
@@ -151,6 +201,81 @@ func (s *SharedSequencer) Check() error {
 		if l.value <= 0 {
 			return fmt.Errorf("%s: %d: expected more than zero", l.name, l.value)
 		}
+	}
+	return nil
+}
+
+// checkAgreement says what is wrong with the rotation and what belongs to it.
+func (s *SharedSequencer) checkAgreement() error {
+	a := &s.Agreement
+	switch s.Rotation {
+	case Solo:
+		for _, f := range []struct {
+			name string
+			set  bool
+		}{
+			{flags.Operators.Name, a.Operators != nil},
+			{flags.OperatorKeyFile.Name, a.OperatorKey != nil},
+			{flags.ConsensusPeers.Name, len(a.Peers) > 0},
+		} {
+			if f.set {
+				return fmt.Errorf("%s: the rotation %s has one operator and no use for it: expected it only with %s %s", f.name, Solo, flags.Rotation.Name, CometBFT)
+			}
+		}
+		return nil
+	case CometBFT:
+	default:
+		return fmt.Errorf("%s: %q: expected %s or %s", flags.Rotation.Name, string(s.Rotation), Solo, CometBFT)
+	}
+	if a.Operators == nil {
+		return fmt.Errorf("%s: missing: expected the genesis file of the operators for the rotation %s", flags.Operators.Name, CometBFT)
+	}
+	if err := a.Operators.Check(); err != nil {
+		return fmt.Errorf("%s: %w", flags.Operators.Name, err)
+	}
+	if err := checkAddress(a.Listen, true); err != nil {
+		return fmt.Errorf("%s: %q: %w", flags.ConsensusListen.Name, a.Listen, err)
+	}
+	seen := map[string]bool{}
+	for _, p := range a.Peers {
+		id, addr, ok := strings.Cut(p, "@")
+		if raw, err := hex.DecodeString(id); !ok || err != nil || len(raw) != nodeIDBytes {
+			return fmt.Errorf("%s: %q: expected <node ID>@<host>:<port>, with a node ID of %d hex digits", flags.ConsensusPeers.Name, p, 2*nodeIDBytes)
+		}
+		if err := checkAddress(addr, false); err != nil {
+			return fmt.Errorf("%s: %q: %w", flags.ConsensusPeers.Name, p, err)
+		}
+		if seen[id] {
+			return fmt.Errorf("%s: node %s is named twice", flags.ConsensusPeers.Name, id)
+		}
+		seen[id] = true
+	}
+	for _, t := range []struct {
+		name  string
+		value time.Duration
+	}{{flags.TimeoutPropose.Name, a.TimeoutPropose}, {flags.TimeoutVote.Name, a.TimeoutVote}} {
+		if t.value <= 0 {
+			return fmt.Errorf("%s: %s: expected more than zero", t.name, t.value)
+		}
+	}
+	return nil
+}
+
+// nodeIDBytes is the length of CometBFT's node IDs.
+const nodeIDBytes = 20
+
+// checkAddress says what is wrong with a host:port. To listen, the host may be empty and
+// the port 0.
+func checkAddress(s string, listen bool) error {
+	host, port, err := net.SplitHostPort(s)
+	n, perr := strconv.ParseUint(port, 10, 16)
+	switch {
+	case err != nil || perr != nil:
+		return fmt.Errorf("expected <host>:<port> with a port between 0 and %d", math.MaxUint16)
+	case !listen && host == "":
+		return errors.New("no host: expected <host>:<port>")
+	case !listen && n == 0:
+		return errors.New("port 0: expected the port that the peer listens on")
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -110,6 +111,67 @@ var (
 		Value:    sequencer.DefaultConfig().SealLead,
 		Category: Category,
 	}
+	Rotation = &cli.StringFlag{
+		Name:     "shared-sequencer.rotation",
+		Usage:    "How leaders are found: solo (this operator alone) or cometbft (a set of operators that agree on every subblock).",
+		EnvVars:  env("ROTATION"),
+		Value:    "solo",
+		Category: Category,
+	}
+	Operators = &cli.PathFlag{
+		Name:      "shared-sequencer.operators",
+		Usage:     "Genesis file of the set of operators, the same at all of them; op-node operators init-genesis makes it. For the rotation cometbft.",
+		EnvVars:   env("OPERATORS"),
+		TakesFile: true,
+		Category:  Category,
+	}
+	OperatorKey = &cli.StringFlag{
+		Name:     "shared-sequencer.operator-key",
+		Usage:    "Private key (32 bytes in hex) of this operator, with which it signs its subblocks. Prefer a file. Without a key this node verifies and does not lead.",
+		EnvVars:  env("OPERATOR_KEY"),
+		Category: Category,
+	}
+	OperatorKeyFile = &cli.PathFlag{
+		Name:      "shared-sequencer.operator-key-file",
+		Usage:     "File with the operator's private key in hex.",
+		EnvVars:   env("OPERATOR_KEY_FILE"),
+		TakesFile: true,
+		Category:  Category,
+	}
+	ConsensusListen = &cli.StringFlag{
+		Name:     "shared-sequencer.consensus.listen",
+		Usage:    "Listening address of the agreement between operators, as <host>:<port>.",
+		EnvVars:  env("CONSENSUS_LISTEN"),
+		Value:    "127.0.0.1:26656",
+		Category: Category,
+	}
+	ConsensusPeers = &cli.StringSliceFlag{
+		Name:     "shared-sequencer.consensus.peers",
+		Usage:    "The other operators, as <node ID>@<host>:<port> (repeatable or comma-separated). op-node operators keys prints an operator's node ID.",
+		EnvVars:  env("CONSENSUS_PEERS"),
+		Category: Category,
+	}
+	TimeoutPropose = &cli.DurationFlag{
+		Name:     "shared-sequencer.consensus.timeout-propose",
+		Usage:    "How long a leader's subblock is waited for, once it is due, before the next leader's turn.",
+		EnvVars:  env("CONSENSUS_TIMEOUT_PROPOSE"),
+		Value:    250 * time.Millisecond,
+		Category: Category,
+	}
+	TimeoutVote = &cli.DurationFlag{
+		Name:     "shared-sequencer.consensus.timeout-vote",
+		Usage:    "How long the missing votes are waited for once two thirds have come in and do not agree.",
+		EnvVars:  env("CONSENSUS_TIMEOUT_VOTE"),
+		Value:    50 * time.Millisecond,
+		Category: Category,
+	}
+	Subblocks = &cli.IntFlag{
+		Name:     "shared-sequencer.subblocks-per-slot",
+		Usage:    "In how many parts a slot is agreed on, each a pre-confirmation of the transactions in it.",
+		EnvVars:  env("SUBBLOCKS_PER_SLOT"),
+		Value:    1,
+		Category: Category,
+	}
 	BundleMaxItems = &cli.IntFlag{
 		Name:     "shared-sequencer.bundles.max-items",
 		Usage:    "Most transactions and relay steps in one bundle.",
@@ -143,7 +205,8 @@ var (
 // SharedSequencer are the flags of the shared sequencer.
 var SharedSequencer = []cli.Flag{
 	Enabled, Chains, DataDir, RPCAddr, RPCPort, Engines, EngineJWTs, RelayerKey, RelayerKeyFile,
-	ChainGrace, FillLead, SealLead,
+	ChainGrace, FillLead, SealLead, Subblocks,
+	Rotation, Operators, OperatorKey, OperatorKeyFile, ConsensusListen, ConsensusPeers, TimeoutPropose, TimeoutVote,
 	BundleMaxItems, BundleMaxBytes, BundleMaxPending, BundleMaxPerSender,
 }
 
