@@ -125,15 +125,18 @@ func TestSignatureForm(t *testing.T) {
 	half := new(big.Int).Rsh(order, 1)
 	set := func(s *Signature, at int, v *big.Int) { v.FillBytes(s[at : at+32]) }
 	for name, change := range map[string]func(*Signature){
-		"v 0":      func(s *Signature) { s[64] -= 27 },
-		"v 26":     func(s *Signature) { s[64] = 26 },
-		"v 29":     func(s *Signature) { s[64] = 29 },
-		"r 0":      func(s *Signature) { set(s, 0, new(big.Int)) },
-		"r order":  func(s *Signature) { set(s, 0, order) },
-		"s 0":      func(s *Signature) { set(s, 32, new(big.Int)) },
-		"s high":   func(s *Signature) { set(s, 32, new(big.Int).Add(half, big.NewInt(1))) },
-		"s order":  func(s *Signature) { set(s, 32, order) },
-		"all ones": func(s *Signature) { *s = Signature{}; set(s, 0, new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 256), big.NewInt(1))) },
+		"v 0":     func(s *Signature) { s[64] -= 27 },
+		"v 26":    func(s *Signature) { s[64] = 26 },
+		"v 29":    func(s *Signature) { s[64] = 29 },
+		"r 0":     func(s *Signature) { set(s, 0, new(big.Int)) },
+		"r order": func(s *Signature) { set(s, 0, order) },
+		"s 0":     func(s *Signature) { set(s, 32, new(big.Int)) },
+		"s high":  func(s *Signature) { set(s, 32, new(big.Int).Add(half, big.NewInt(1))) },
+		"s order": func(s *Signature) { set(s, 32, order) },
+		"all ones": func(s *Signature) {
+			*s = Signature{}
+			set(s, 0, new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 256), big.NewInt(1)))
+		},
 		// The same signature's other form, which a stock ecrecover takes for the same signer.
 		"other form": func(s *Signature) {
 			set(s, 32, new(big.Int).Sub(order, new(big.Int).SetBytes(s[32:64])))
