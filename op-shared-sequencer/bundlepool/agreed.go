@@ -9,16 +9,21 @@ import (
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
 
-// Agreed takes from the subblocks of a slot, all of them and in order, which known
+// Agreed takes from the subblocks of a slot, in order and from the first on, which
 // bundles were executed in it, and returns those that were not recorded as executed yet.
-// It is for a restart: what the operator last saved is older than what it had agreed on,
-// and without this an executed bundle would be run again and reported as failed. Call it
-// after Load for the agreed slots whose blocks stand, from Pool.Slot on, in order. Gas is
-// not known from subblocks and stays 0 in the status.
-func (p *Pool) Agreed(subblocks []*sequence.Subblock) []common.Hash {
+// A bundle that this operator was never sent is learned from its steps, so that every
+// operator can say what became of it, and run it again when its blocks are replaced.
+//
+// It is for what other operators led, and for a restart: what the operator last saved is
+// older than what it had agreed on, and without this an executed bundle would be run
+// again and reported as failed. After Load, call it for the agreed slots whose blocks
+// stand, from Pool.Slot on, in order. gas has what transactions used, by hash; what is
+// not in it stays 0 in the status.
+func (p *Pool) Agreed(subblocks []*sequence.Subblock, gas map[common.Hash]uint64) []common.Hash {
 	var slot sequence.Slot
 	numbers := map[sequence.ChainID]uint64{}
 	ran := map[common.Hash][]chainTx{}
+	steps := map[common.Hash][]sequence.Step{}
 	var order []common.Hash
 	for _, sub := range subblocks {
 		slot = sub.Slot
@@ -32,6 +37,7 @@ func (p *Pool) Agreed(subblocks []*sequence.Subblock) []common.Hash {
 			if ran[st.Bundle] == nil {
 				order = append(order, st.Bundle)
 			}
+			steps[st.Bundle] = append(steps[st.Bundle], st)
 			for _, raw := range st.Transactions {
 				ran[st.Bundle] = append(ran[st.Bundle], chainTx{st.Chain, crypto.Keccak256Hash(raw)})
 			}
@@ -41,20 +47,52 @@ func (p *Pool) Agreed(subblocks []*sequence.Subblock) []common.Hash {
 	for _, hash := range order {
 		p.mu.Lock()
 		r := p.get(hash)
+		if r == nil {
+			r = p.learn(hash, steps[hash])
+		}
 		// What was saved as executed may have been taken back since, and agreed again.
 		if r == nil || ((r.state == Executed || r.state == Safe) && r.slot == slot) {
 			p.mu.Unlock()
 			continue
 		}
 		items := agreedItems(r, ran[hash], numbers)
+		for i := range items {
+			if g, ok := gas[items[i].TxHash]; ok {
+				items[i].GasUsed = g
+			}
+		}
 		p.mu.Unlock()
 		if err := p.Done(hash, Outcome{Kind: Execute, Result: BundleResult{Slot: slot, Items: items}}); err != nil {
 			p.log.Error("Agreed bundle is not what its hash says", "bundle", hash, "slot", slot, "err", err)
+			p.mu.Lock()
+			if r.state == "" { // learned just now
+				delete(p.live, hash)
+			}
+			p.mu.Unlock()
 			continue
 		}
 		news = append(news, hash)
 	}
 	return news
+}
+
+// learn enters a bundle that is only known from the steps that executed it. nil if they
+// are not all of it, or no bundle that could have been sent.
+func (p *Pool) learn(hash common.Hash, steps []sequence.Step) *record {
+	b := sequence.BundleOf(steps)
+	if b.Hash() != hash {
+		return nil
+	}
+	e, err := p.decode(b, len(b.Encode()), false)
+	if err != nil {
+		p.log.Warn("Agreed bundle is not one that would be taken in", "bundle", hash, "err", err)
+		return nil
+	}
+	p.arrival++
+	e.Arrival = p.arrival
+	r := &record{entry: e} // Done gives it its state
+	p.live[hash] = r
+	return r
 }
 
 // agreedItems finds the item of each transaction: its own, or the relay step that made

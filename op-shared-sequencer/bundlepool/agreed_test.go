@@ -49,18 +49,18 @@ func TestAgreedAfterCrash(t *testing.T) {
 
 	q := newPool(Config{})
 	require.NoError(t, q.Restore(saved))
-	require.Equal(t, []common.Hash{e.Hash}, q.Agreed(subblocks))
+	require.Equal(t, []common.Hash{e.Hash}, q.Agreed(subblocks, nil))
 	s, err := q.Status(e.Hash)
 	require.NoError(t, err)
 	require.Equal(t, Status{Hash: e.Hash, State: Executed, Expiry: now + 9, Attempts: 1, Slot: now + 1, Items: want}, s)
 	require.Equal(t, Pending, state(t, q, other.Hash))
 	require.Contains(t, q.Reserved(chainB), crypto.Keccak256Hash(relay(1)))
-	require.Empty(t, q.Agreed(subblocks), "known by now")
+	require.Empty(t, q.Agreed(subblocks, nil), "known by now")
 
 	// One chain's block is replaced, and the bundle completed there in a later slot.
 	again, _ := q.Replaced(chainA, 7)
 	require.Equal(t, []common.Hash{e.Hash}, again)
-	require.Equal(t, []common.Hash{e.Hash}, q.Agreed(agreedSlot(now+3, 9, sequence.Step{Chain: chainA, Bundle: e.Hash, Transactions: [][]byte{tx(0)}})))
+	require.Equal(t, []common.Hash{e.Hash}, q.Agreed(agreedSlot(now+3, 9, sequence.Step{Chain: chainA, Bundle: e.Hash, Transactions: [][]byte{tx(0)}}), nil))
 	s, err = q.Status(e.Hash)
 	require.NoError(t, err)
 	want[0].BlockNumber = 9
@@ -68,7 +68,7 @@ func TestAgreedAfterCrash(t *testing.T) {
 	require.Equal(t, now+3, s.Slot)
 
 	// Steps that are not the bundle's leave it alone.
-	require.Empty(t, q.Agreed(agreedSlot(now+4, 9, sequence.Step{Chain: chainC, Bundle: other.Hash, Transactions: [][]byte{relay(0)}})))
+	require.Empty(t, q.Agreed(agreedSlot(now+4, 9, sequence.Step{Chain: chainC, Bundle: other.Hash, Transactions: [][]byte{relay(0)}}), nil))
 	require.Equal(t, Pending, state(t, q, other.Hash))
-	require.Empty(t, q.Agreed(nil))
+	require.Empty(t, q.Agreed(nil, nil))
 }

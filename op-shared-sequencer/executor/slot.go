@@ -106,6 +106,33 @@ func (s *Slot) apply(chain sequence.ChainID, b *openBlock, tx *Tx) error {
 	return nil
 }
 
+// Adopt takes transactions that the operators have agreed on: their logs are added
+// without judging messages again, so that an operator can follow that could not check
+// them at the time. Logs that are there already, by their index, are passed over.
+func (s *Slot) Adopt(chain sequence.ChainID, txs []Tx) error {
+	b := s.open[chain]
+	if b == nil {
+		return fmt.Errorf("%w: chain %s has no block in slot %d", ErrMisuse, chain, s.slot)
+	}
+	before := len(b.logs)
+	for i := range txs {
+		for _, l := range txs[i].Logs {
+			if uint64(l.Index) > uint64(len(b.logs)) {
+				b.truncate(before)
+				return fmt.Errorf("%w: chain %s slot %d tx %s: log has index %d, the block has %d logs so far", ErrMisuse, chain, s.slot, txs[i].Hash, l.Index, len(b.logs))
+			}
+			if int(l.Index) == len(b.logs) {
+				b.logs = append(b.logs, l)
+			}
+		}
+	}
+	if len(b.logs) > before {
+		s.applies++
+		s.journal = append(s.journal, applied{id: s.applies, block: b, logs: before})
+	}
+	return nil
+}
+
 // check judges a message that is executed by the next log of the global order.
 func (s *Slot) check(executing sequence.ChainID, m *messages.ExecutingMessage, declared *declarations) *refusal {
 	t := uint64(s.slot)

@@ -226,6 +226,12 @@ func (l *Ledger) replay(oldest bool, seg *segment, off int64, body []byte) error
 			return fmt.Errorf("a rewind: %w", err)
 		}
 		l.state.rewind(r)
+	case kindAdvance:
+		var r rewindBody
+		if err := rlp.DecodeBytes(body[1:], &r); err != nil {
+			return fmt.Errorf("an advance: %w", err)
+		}
+		l.state.advance(r)
 	case kindPrune:
 		var p pruneBody
 		if err := rlp.DecodeBytes(body[1:], &p); err != nil {
@@ -360,7 +366,7 @@ func (l *Ledger) Rewind(ctx context.Context, chain sequence.ChainID, to eth.Bloc
 			r.Time = uint64(b.entry.slot)
 		}
 	}
-	if from == to {
+	if from == to && l.state.opened[openingIndex{chain, to.Hash}] == nil {
 		return nil
 	}
 	if _, _, err := l.write(encodeBody(kindRewind, r)); err != nil {
@@ -368,6 +374,23 @@ func (l *Ledger) Rewind(ctx context.Context, chain sequence.ChainID, to eth.Bloc
 	}
 	l.state.rewind(r)
 	l.log.Info("Ledger follows a rewind", "chain", chain, "from", from, "to", to)
+	return nil
+}
+
+// Advance records that a chain came to the block that follows its head in an agreed slot
+// of which the log holds no payload: the operator has made the block since. Time is the
+// block's. Synced, and all or nothing, like Append.
+func (l *Ledger) Advance(ctx context.Context, chain sequence.ChainID, to eth.BlockID, time uint64) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := rewindBody{Chain: chain, Hash: to.Hash, Number: to.Number, Time: time}
+	if _, _, err := l.write(encodeBody(kindAdvance, r)); err != nil {
+		return fmt.Errorf("chain %s: record its block %s in the ledger: %w", chain, to, err)
+	}
+	l.state.advance(r)
 	return nil
 }
 
@@ -446,6 +469,41 @@ func (l *Ledger) Get(slot sequence.Slot) (*Record, error) {
 		}
 	}
 	return nil, fmt.Errorf("slot %d: %w", slot, ErrNotFound)
+}
+
+// Agreement is what the newest slot was committed with; nil if there is none.
+// Errors: ErrCorrupt.
+func (l *Ledger) Agreement() ([]byte, error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if len(l.state.entries) == 0 {
+		return nil, nil
+	}
+	r, err := l.readRecord(l.state.entries[len(l.state.entries)-1])
+	if err != nil {
+		return nil, err
+	}
+	return r.Agreement, nil
+}
+
+// Builds says whether a slot was agreed in which the chain's block builds on the given
+// one. This operator need not have that block: Following tells what is in it.
+func (l *Ledger) Builds(chain sequence.ChainID, parent common.Hash) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.state.opened[openingIndex{chain, parent}] != nil
+}
+
+// Following returns the newest slot in which the chain's block builds on the given one.
+// Errors: ErrNotFound, ErrCorrupt.
+func (l *Ledger) Following(chain sequence.ChainID, parent common.Hash) (*Record, error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	e := l.state.opened[openingIndex{chain, parent}]
+	if e == nil {
+		return nil, fmt.Errorf("chain %s, block on %s: %w", chain, parent, ErrNotFound)
+	}
+	return l.readRecord(e)
 }
 
 // Payload returns a logged block of a chain, void or not. Errors: ErrNotFound, ErrCorrupt.

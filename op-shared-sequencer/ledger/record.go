@@ -63,7 +63,7 @@ func (r *Record) Check() error {
 		}
 		p := env.ExecutionPayload
 		seal, ok := sealed[chain]
-		if !ok || seal.BlockHash != p.BlockHash || seal.Number != uint64(p.BlockNumber) {
+		if !ok || (seal.BlockHash != p.BlockHash && !seal.Deferred()) || seal.Number != uint64(p.BlockNumber) {
 			return fmt.Errorf("%w: chain %s: block %s is not one that slot %d seals", ErrBadRecord, chain, p.ID(), slot)
 		}
 		if uint64(p.Timestamp) != uint64(slot) {
@@ -79,6 +79,7 @@ const (
 	kindSlot                   // a Record
 	kindRewind                 // a chain went back
 	kindPrune                  // a chain's blocks below a number are no longer needed
+	kindAdvance                // a chain came to an agreed block that the log has no payload of
 )
 
 // stateBody is the RLP content of kindState.
@@ -96,7 +97,7 @@ type chainState struct {
 	Below        uint64 // blocks below were pruned
 }
 
-// rewindBody is the RLP content of kindRewind.
+// rewindBody is the RLP content of kindRewind and kindAdvance.
 type rewindBody struct {
 	Chain        sequence.ChainID
 	Hash         common.Hash
@@ -116,8 +117,16 @@ type slotIndex struct {
 	Parent    common.Hash // of the first subblock
 	Last      common.Hash // the last subblock
 	Subblocks []uint64    // sizes in bytes
+	Openings  []openingIndex
 	Payloads  []payloadIndex
 	Agreement uint64 // size in bytes
+}
+
+// openingIndex says what a chain's block of the slot builds on, whether this operator
+// has the block or not.
+type openingIndex struct {
+	Chain  sequence.ChainID
+	Parent common.Hash
 }
 
 type payloadIndex struct {
@@ -141,6 +150,9 @@ func encodeRecord(r *Record) ([]byte, *slotIndex, error) {
 	last := r.Subblocks[len(r.Subblocks)-1]
 	idx := &slotIndex{
 		Slot: r.Slot(), Parent: r.Subblocks[0].Parent, Last: last.Hash(), Agreement: uint64(len(r.Agreement)),
+	}
+	for _, o := range r.Subblocks[0].Openings {
+		idx.Openings = append(idx.Openings, openingIndex{o.Chain, o.ParentHash})
 	}
 	var content bytes.Buffer
 	for _, s := range r.Subblocks {

@@ -19,6 +19,8 @@ type state struct {
 	entries []*entry    // retained records in the order they were agreed
 	lasts   map[common.Hash]bool
 	chains  map[sequence.ChainID]*chain
+	// opened are the retained records by what they build on; the newest if it was twice.
+	opened map[openingIndex]*entry
 }
 
 // entry is a retained record.
@@ -29,6 +31,7 @@ type entry struct {
 	slot   sequence.Slot
 	last   common.Hash
 	blocks []block
+	opens  []openingIndex
 }
 
 // chain is one chain's heads and retained blocks.
@@ -49,7 +52,7 @@ type block struct {
 }
 
 func newState() *state {
-	return &state{lasts: map[common.Hash]bool{}, chains: map[sequence.ChainID]*chain{}}
+	return &state{lasts: map[common.Hash]bool{}, chains: map[sequence.ChainID]*chain{}, opened: map[openingIndex]*entry{}}
 }
 
 func (s *state) chain(id sequence.ChainID) *chain {
@@ -130,7 +133,10 @@ func (c *chain) onPath(id eth.BlockID) bool {
 
 // addSlot enters a record that stands in the log.
 func (s *state) addSlot(idx *slotIndex, seg *segment, off int64, size int) {
-	e := &entry{seg: seg, off: off, size: size, slot: idx.Slot, last: idx.Last}
+	e := &entry{seg: seg, off: off, size: size, slot: idx.Slot, last: idx.Last, opens: idx.Openings}
+	for _, o := range e.opens {
+		s.opened[o] = e
+	}
 	for _, p := range idx.Payloads {
 		b := block{chain: p.Chain, id: eth.BlockID{Hash: p.Hash, Number: p.Number}, parent: p.Parent, entry: e}
 		e.blocks = append(e.blocks, b)
@@ -144,6 +150,11 @@ func (s *state) addSlot(idx *slotIndex, seg *segment, off int64, size int) {
 }
 
 func (s *state) rewind(r rewindBody) {
+	delete(s.opened, openingIndex{r.Chain, r.Hash}) // what was agreed on top is void
+	s.advance(r)
+}
+
+func (s *state) advance(r rewindBody) {
 	c := s.chain(r.Chain)
 	c.head, c.headTime = eth.BlockID{Hash: r.Hash, Number: r.Number}, r.Time
 	c.below = min(c.below, r.Number+1)
@@ -156,16 +167,22 @@ func (s *state) rewind(r rewindBody) {
 func (s *state) prune(p pruneBody) {
 	s.chain(p.Chain).below = p.Below
 	n, whole := 0, true
-	for _, e := range s.entries {
+	for i, e := range s.entries {
 		for i := range e.blocks {
 			b := &e.blocks[i]
 			b.pruned = b.pruned || (b.chain == p.Chain && b.id.Number < p.Below)
 			whole = whole && b.pruned
 		}
-		if !whole {
+		// The newest stays: it says where the agreement goes on.
+		if whole = whole && i < len(s.entries)-1; !whole {
 			continue
 		}
 		n++
+		for _, o := range e.opens {
+			if s.opened[o] == e {
+				delete(s.opened, o)
+			}
+		}
 		delete(s.lasts, e.last)
 		for _, b := range e.blocks {
 			if c := s.chains[b.chain]; c.blocks[b.id.Hash].entry == e {

@@ -92,10 +92,16 @@ type Result struct {
 
 // Seal names the block a slot ends in on one chain.
 type Seal struct {
-	Chain     ChainID
+	Chain ChainID
+	// BlockHash is zero when too few operators can run the chain at the moment to agree
+	// on it. What is in the block is agreed all the same, and so the hash follows; the
+	// opening of the chain's next block states it.
 	BlockHash common.Hash
 	Number    uint64
 }
+
+// Deferred says whether the seal leaves the block's hash open.
+func (s *Seal) Deferred() bool { return s.BlockHash == (common.Hash{}) }
 
 // ErrMalformed wraps every reason why a subblock or bundle is not well formed.
 var ErrMalformed = errors.New("malformed")

@@ -34,21 +34,67 @@ type chain struct {
 	node  *node         // nil while no virtual node runs
 	lent  bool          // the core uses the node's parts
 	freed chan struct{} // closed when they are given back
-	why   string        // no block could be built on it when it was last looked at, "" if one could
+	why   string        // what its keeper could not bring in line, "" if nothing
 
 	trouble engineTrouble
 	syncing atomic.Bool // the message history is being synced
+	member  atomic.Bool // takes part in the set
 
-	// Only used by the rotation's calls.
-	leftOut  bool      // was waited for long enough
-	failures int       // slots that failed because of it, since it was last in one that did not
-	retry    time.Time // when it is tried again after a failure
+	leftOut bool // was waited for long enough; only used by whoever holds the turn
+
+	blame struct {
+		sync.Mutex
+		failures int       // slots that failed because of it, since it was last in one that did not
+		retry    time.Time // when it is tried again after a failure
+	}
 }
 
 // onProbation says whether the last slots the chain was in failed because of it; one
 // failure is tried again as it was. It then has to make a block alone before it takes
 // part again: the others must not fail with it.
-func (c *chain) onProbation() bool { return c.failures > 1 }
+func (c *chain) onProbation() bool {
+	c.blame.Lock()
+	defer c.blame.Unlock()
+	return c.blame.failures > 1
+}
+
+// rests says whether the chain is not tried again yet after it made a slot fail.
+func (c *chain) rests(now time.Time) bool {
+	c.blame.Lock()
+	defer c.blame.Unlock()
+	return now.Before(c.blame.retry)
+}
+
+// probationDelay is how long a chain rests that made a slot fail.
+const probationDelay = time.Second
+
+// failed notes that a slot failed because of the chain.
+func (c *chain) failed(now time.Time) {
+	c.blame.Lock()
+	defer c.blame.Unlock()
+	c.blame.failures++
+	c.blame.retry = now.Add(probationDelay)
+}
+
+// succeeded notes that the chain was in a slot that did not fail.
+func (c *chain) succeeded() {
+	c.blame.Lock()
+	defer c.blame.Unlock()
+	c.blame.failures = 0
+}
+
+// reason says why the chain's keeper cannot bring it in line.
+func (c *chain) reason() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.why
+}
+
+func (c *chain) setReason(why string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.why = why
+}
 
 // attach makes n the chain's node.
 func (c *chain) attach(n *node) {
@@ -67,16 +113,23 @@ func (c *chain) detach(n *node) {
 	_ = c.idle(context.Background())
 }
 
-// borrow lends the node's parts to the core until giveBack. It returns nil while no
-// virtual node runs.
-func (c *chain) borrow() *node {
+// borrow lends the node's parts until giveBack; false if they are lent already. The node
+// is nil while no virtual node runs.
+func (c *chain) borrow() (*node, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.node == nil {
-		return nil
+	if c.lent {
+		return nil, false
 	}
 	c.lent, c.freed = true, make(chan struct{})
-	return c.node
+	return c.node, true
+}
+
+// isLent says whether the chain is being worked on.
+func (c *chain) isLent() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lent
 }
 
 // current is the chain's node, nil while no virtual node runs. Its parts may only be

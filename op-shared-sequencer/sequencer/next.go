@@ -3,6 +3,7 @@ package sequencer
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,7 +17,7 @@ import (
 // nodes become ready milliseconds apart; nothing tells when.
 const pollReady = 20 * time.Millisecond
 
-// member is one chain's part in a slot.
+// member is a chain that can be built on, and where.
 type member struct {
 	*chain
 	node *node
@@ -26,54 +27,125 @@ type member struct {
 // next is the timestamp of the chain's next block.
 func (m *member) next() sequence.Slot { return sequence.Slot(m.head.Time + m.rollup.BlockTime) }
 
-// Next waits until there is a slot to build and says which. The chains that take
-// part in it are borrowed until the slot is committed or given up.
-func (s *Sequencer) Next(ctx context.Context) (rotation.Turn, error) {
-	s.giveUp()
+// Next waits until there is a subblock to propose.
+func (s *Sequencer) Next(ctx context.Context) error {
 	for {
 		if err := ctx.Err(); err != nil {
-			return rotation.Turn{}, err
+			return err
 		}
-		ready, wait := s.gather(ctx)
-		p := s.choose(ready, wait)
-		release(ready, p.members)
-		if len(p.members) == 0 {
-			_ = s.clock.SleepCtx(ctx, p.pause)
-			continue
+		s.turn.Lock()
+		if s.current != nil {
+			s.turn.Unlock()
+			return nil
 		}
-		s.begin(p)
-		return rotation.Turn{Slot: s.current.time}, nil
+		p := s.choose(s.gather(nil))
+		s.turn.Unlock()
+		if len(p.members) > 0 {
+			return nil
+		}
+		_ = s.clock.SleepCtx(ctx, p.pause)
 	}
 }
 
-// gather borrows all chains that can be built on and brings what is kept of them
-// here in line with them. wait is set while others are waited for.
-func (s *Sequencer) gather(ctx context.Context) (ready []*member, wait bool) {
-	var reasons []string
-	var absent []*chain // not ready, neither by an operator's will nor left out already
+// Due is when the next subblock is to be proposed.
+func (s *Sequencer) Due(ready []sequence.ChainID) time.Time {
+	s.mu.Lock()
+	sl := s.current
+	var index uint64
+	if sl != nil {
+		index = sl.next()
+	}
+	s.mu.Unlock()
+	if sl != nil {
+		return s.times(sl.time, sl.interval(), index).Cut
+	}
+	members, _, _ := s.look(ready)
+	p := s.choose(members, false)
+	if len(p.members) > 0 {
+		m := p.members[0]
+		return s.times(m.next(), time.Duration(m.rollup.BlockTime)*time.Second, 0).Cut
+	}
+	// Nothing can be built yet: the earliest that will be, if any chain is ready.
+	var due time.Time
+	for _, m := range members {
+		if t := s.times(m.next(), time.Duration(m.rollup.BlockTime)*time.Second, 0).Cut; due.IsZero() || t.Before(due) {
+			due = t
+		}
+	}
+	if now := s.clock.Now(); due.Before(now) {
+		return now.Add(pollReady)
+	}
+	return due
+}
+
+// Ready names the chains that can be built on here.
+func (s *Sequencer) Ready() []sequence.ChainID {
+	members, _, _ := s.look(nil)
+	out := make([]sequence.ChainID, 0, len(members))
+	for _, m := range members {
+		out = append(out, m.id)
+	}
+	return out
+}
+
+// SetChains names the chains that take part from the next slot on.
+func (s *Sequencer) SetChains(chains []sequence.ChainID) error {
 	for _, c := range s.chains {
-		m, why := s.lookAt(ctx, c)
-		c.mu.Lock()
-		c.why = why
-		c.mu.Unlock()
+		was, is := c.member.Load(), slices.Contains(chains, c.id)
+		if was != is {
+			s.log.Info("Chain of the set", "chain", c.id, "member", is)
+		}
+		c.member.Store(is)
+	}
+	for _, id := range chains {
+		if s.byID[id] == nil {
+			return fmt.Errorf("chain %s takes part in the set, and this operator is not configured for it: "+
+				"it cannot verify the chain's blocks until it is", id)
+		}
+	}
+	return nil
+}
+
+// look looks at all chains of the set: those that can be built on, and why the others
+// cannot. It changes nothing and waits for nothing.
+func (s *Sequencer) look(quorum []sequence.ChainID) (ready []*member, absent []*chain, reasons []string) {
+	for _, c := range s.chains {
+		if !c.member.Load() {
+			continue
+		}
+		m, why := s.lookAt(c)
+		if why == "" && quorum != nil && !slices.Contains(quorum, c.id) {
+			why = "too few operators can build on it"
+		}
 		if why == "" {
 			ready = append(ready, m)
 			if !c.onProbation() {
-				c.leftOut = false
 				continue
 			}
 			why = "the last slots it was in failed because of it, it is tried alone"
 		}
 		reasons = append(reasons, fmt.Sprintf("%s: %s", c.id, why))
-		if why != switchedOff && !c.leftOut {
+		if why != switchedOff {
 			absent = append(absent, c)
 		}
 	}
-	now := s.clock.Now()
-	if len(absent) == 0 || len(ready) == 0 {
-		s.alone = now // nobody waits
+	return ready, absent, reasons
+}
+
+// gather is look for whoever is about to propose. wait is set while chains that are not
+// ready are waited for; those that were waited for long enough are left out from here on.
+func (s *Sequencer) gather(quorum []sequence.ChainID) (ready []*member, wait bool) {
+	ready, absent, reasons := s.look(quorum)
+	for _, m := range ready {
+		if !m.onProbation() {
+			m.leftOut = false
+		}
 	}
-	wait = len(absent) > 0 && now.Sub(s.alone) < s.cfg.Grace
+	absent = slices.DeleteFunc(absent, func(c *chain) bool { return c.leftOut })
+	if len(absent) == 0 || len(ready) == 0 {
+		s.alone = s.clock.Now() // nobody waits
+	}
+	wait = len(absent) > 0 && s.clock.Now().Sub(s.alone) < s.cfg.Grace
 	why := strings.Join(reasons, "; ")
 	if why != s.waiting {
 		if why == "" {
@@ -92,9 +164,9 @@ func (s *Sequencer) gather(ctx context.Context) (ready []*member, wait bool) {
 	return ready, wait
 }
 
-// lookAt borrows a chain if it can be built on, or says why it cannot.
-func (s *Sequencer) lookAt(ctx context.Context, c *chain) (*member, string) {
-	n := c.borrow()
+// lookAt says whether a chain can be built on, and where, or why it cannot.
+func (s *Sequencer) lookAt(c *chain) (*member, string) {
+	n := c.current()
 	if n == nil {
 		return nil, noDriver
 	}
@@ -102,38 +174,15 @@ func (s *Sequencer) lookAt(ctx context.Context, c *chain) (*member, string) {
 	if why == "" {
 		why = s.engineTrouble(c)
 	}
+	if why == "" && s.needsKeeping(c, n, head) {
+		if why = c.reason(); why == "" {
+			why = "what is kept of it here is brought in line with its head"
+		}
+	}
 	if why != "" {
-		s.forgetDenied(ctx, c, n)
+		return nil, why
 	}
-	if why == "" {
-		why = s.checkMended(ctx, c, n, head)
-	}
-	if why == "" {
-		m := &member{chain: c, node: n, head: head}
-		err := s.reconcile(ctx, m)
-		if err == nil {
-			return m, ""
-		}
-		if engineFailed(err) {
-			c.trouble.set(err)
-		}
-		why = err.Error()
-	}
-	c.giveBack()
-	return nil, why
-}
-
-// release gives back the chains that were borrowed and take no part.
-func release(ready, members []*member) {
-	in := map[*chain]bool{}
-	for _, m := range members {
-		in[m.chain] = true
-	}
-	for _, m := range ready {
-		if !in[m.chain] {
-			m.giveBack()
-		}
-	}
+	return &member{chain: c, node: n, head: head}, ""
 }
 
 // pick is what to do next.
@@ -164,7 +213,7 @@ func (s *Sequencer) choose(ready []*member, wait bool) pick {
 		return next
 	}
 	for _, m := range probation {
-		if now := s.clock.Now(); now.Before(m.retry) || now.Before(time.Unix(int64(m.head.Time), 0)) {
+		if now := s.clock.Now(); m.rests(now) || now.Before(time.Unix(int64(m.head.Time), 0)) {
 			continue
 		}
 		alone := pick{members: []*member{m}, newest: m.next()}
@@ -205,11 +254,20 @@ func (s *Sequencer) together(ready []*member) pick {
 		}
 	}
 	// No block is started more than its block time ahead, as upstream.
-	ahead := time.Unix(int64(p.members[0].head.Time), 0).Sub(s.clock.Now())
+	ahead := time.Unix(int64(p.members[0].head.Time), 0).Add(-s.early(p.members[0])).Sub(s.clock.Now())
 	if ahead > 0 {
 		return pick{pause: min(ahead, pollReady)}
 	}
 	return p
+}
+
+// early is how long before the time of a chain's head its next block is begun, so that
+// the first of several subblocks can be cut in time.
+func (s *Sequencer) early(m *member) time.Duration {
+	if s.cfg.Subblocks == 1 {
+		return 0
+	}
+	return s.cfg.SealLead
 }
 
 // due says whether a slot is to be built now: not early, and not long overdue. When
@@ -228,47 +286,4 @@ func (s *Sequencer) fillTime(slot sequence.Slot) time.Time {
 	return time.Unix(int64(slot), 0).Add(-s.cfg.FillLead)
 }
 
-// begin makes the slot that was picked the current one.
-func (s *Sequencer) begin(p pick) {
-	members := p.members
-	ctx, cancel := context.WithCancel(s.life)
-	if !p.until.IsZero() {
-		cancel()
-		ctx, cancel = context.WithTimeout(s.life, p.until.Sub(s.clock.Now()))
-	}
-	sl := &slot{s: s, time: members[0].next(), ctx: ctx, cancel: cancel, bounded: !p.until.IsZero()}
-	in := map[*chain]bool{}
-	for _, m := range members {
-		sl.blocks = append(sl.blocks, &block{member: m, resets: m.node.resets()})
-		in[m.chain] = true
-	}
-	s.current = sl
-	s.bundles.Advance(p.newest) // a chain that catches up does not take the set back in time
-	s.mu.Lock()
-	s.cancel, s.inSlot = cancel, in
-	s.mu.Unlock()
-	// A signal between the look at the chain and now has not cancelled this slot yet.
-	for _, b := range sl.blocks {
-		if head, why := b.node.ready(); why != "" || head != b.head {
-			cancel()
-		}
-	}
-}
-
-// giveUp drops the current slot and gives its chains back.
-func (s *Sequencer) giveUp() {
-	sl := s.current
-	if sl == nil {
-		return
-	}
-	s.current = nil
-	s.mu.Lock()
-	cancel := s.cancel
-	s.cancel, s.inSlot = nil, nil
-	s.mu.Unlock()
-	cancel()
-	sl.discard()
-	for _, b := range sl.blocks {
-		b.giveBack()
-	}
-}
+var _ rotation.Machine = (*Sequencer)(nil)

@@ -113,6 +113,14 @@ func (n *node) ready() (eth.L2BlockRef, string) {
 	return head, n.standing.blocked(head, denied, n.clock.Now())
 }
 
+// standsOn returns the head that an agreed block can be handed over on, or why none can.
+func (n *node) standsOn() (eth.L2BlockRef, string) {
+	if why := n.paused(); why != "" {
+		return eth.L2BlockRef{}, why
+	}
+	return n.parts.controller.UnsafeL2HeadLocked(), ""
+}
+
 // paused says why the chain cannot be built on, whatever its head is, "" if it can.
 func (n *node) paused() string {
 	n.mu.Lock()

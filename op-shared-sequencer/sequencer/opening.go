@@ -22,24 +22,29 @@ const attributesTimeout = 20 * time.Second
 // rules allow, so that an L1 reorg takes the chains back together. Each chain's own
 // selector proposes; the oldest proposal wins on every chain that may still use it.
 func (sl *slot) chooseOrigins(ctx context.Context) error {
-	if err := sl.each(func(b *block) (err error) {
+	if err := each(sl.blocks, func(b *block) (err error) {
 		b.origin, err = b.findOrigin(ctx, sl.s.clock.Now())
 		return err
 	}); err != nil {
 		return fmt.Errorf("L1 origin of slot %d: %w", sl.time, err)
 	}
-	oldest := sl.blocks[0].origin
-	for _, b := range sl.blocks {
-		if b.origin.Number < oldest.Number {
-			oldest = b.origin
-		}
-	}
+	oldest := sl.oldestOrigin()
 	for _, b := range sl.blocks {
 		if b.origin.Hash != oldest.Hash && b.mayKeep(oldest) {
 			b.origin = oldest
 		}
 	}
 	return nil
+}
+
+func (sl *slot) oldestOrigin() eth.L1BlockRef {
+	oldest := sl.blocks[0].origin
+	for _, b := range sl.blocks {
+		if b.origin.Number < oldest.Number {
+			oldest = b.origin
+		}
+	}
+	return oldest
 }
 
 // mayKeep says whether the chain's next block may stay on its present origin, if

@@ -16,6 +16,7 @@ import (
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/ledger"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
 
 // recheckEngine is how often an engine that failed is tried again.
@@ -57,7 +58,7 @@ func (s *Sequencer) engineTrouble(c *chain) string {
 	}
 	if now := s.clock.Now(); !t.mending && !now.Before(t.again) && s.life.Err() == nil {
 		t.mending = true
-		s.background.Go(func() {
+		s.run(func() {
 			err := s.refill(s.life, c)
 			t.mu.Lock()
 			defer t.mu.Unlock()
@@ -68,6 +69,12 @@ func (s *Sequencer) engineTrouble(c *chain) string {
 		})
 	}
 	return fmt.Sprintf("its engine failed: %v", t.err)
+}
+
+func (t *engineTrouble) wasMended() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mended
 }
 
 // checkMended makes sure that an engine that was mended has its driver's head. Blocks that
@@ -109,16 +116,81 @@ func (s *Sequencer) refill(ctx context.Context, c *chain) error {
 	return nil
 }
 
-// reconcile brings the ledger, the bundle pool and the message history in line with
-// the head that the chain's driver builds on. Most of the time there is nothing to do.
-func (s *Sequencer) reconcile(ctx context.Context, m *member) error {
-	if err := s.redeliver(ctx, m); err != nil {
-		return err
+// keep looks after a chain until the sequencer stops: it brings what is kept of it here in
+// line with the head that its driver builds on. Every chain has a keeper of its own, so
+// that none waits for another's engine.
+func (s *Sequencer) keep(c *chain) {
+	for s.life.Err() == nil {
+		s.tend(s.life, c)
+		_ = s.clock.SleepCtx(s.life, pollReady)
 	}
-	if have, ok := s.history.Head(m.id); !ok || have.Hash != m.head.Hash {
-		s.syncHistory(m)
+}
+
+// Keep looks after all chains once; for a sequencer without keepers.
+func (s *Sequencer) Keep(ctx context.Context) {
+	for _, c := range s.chains {
+		s.tend(ctx, c)
 	}
-	return nil
+}
+
+func (s *Sequencer) tend(ctx context.Context, c *chain) {
+	n := c.current()
+	if n == nil {
+		return
+	}
+	head, why := n.ready()
+	if why == "" {
+		why = s.engineTrouble(c)
+	}
+	if why != "" {
+		s.forgetDenied(ctx, c, n)
+		return
+	}
+	if s.needsKeeping(c, n, head) {
+		s.reconcile(ctx, c)
+		return
+	}
+	c.setReason("")
+	if have, ok := s.history.Head(c.id); (!ok || have.Hash != head.Hash) && !c.isLent() {
+		s.syncHistory(&member{chain: c, node: n, head: head})
+	}
+}
+
+// needsKeeping says whether something is to be brought in line before the chain can be
+// built on.
+func (s *Sequencer) needsKeeping(c *chain, n *node, head eth.L2BlockRef) bool {
+	if c.trouble.wasMended() {
+		return true
+	}
+	logged, _, ok := s.ledger.Head(c.id)
+	return (ok && logged.Hash != head.Hash) || s.ledger.Builds(c.id, head.Hash)
+}
+
+// reconcile brings the engine, the ledger and the bundle pool in line with the head that
+// the chain's driver builds on.
+func (s *Sequencer) reconcile(ctx context.Context, c *chain) {
+	n, ok := c.borrow()
+	if !ok {
+		return // a slot is at it
+	}
+	defer c.giveBack()
+	if n == nil {
+		return
+	}
+	// Again, now that nobody else works on the chain.
+	head, why := n.ready()
+	if why != "" || s.engineTrouble(c) != "" || !s.needsKeeping(c, n, head) {
+		return
+	}
+	if why = s.checkMended(ctx, c, n, head); why == "" {
+		if err := s.redeliver(ctx, &member{chain: c, node: n, head: head}); err != nil {
+			if engineFailed(err) {
+				c.trouble.set(err)
+			}
+			why = err.Error()
+		}
+	}
+	c.setReason(why)
 }
 
 // syncHistory brings the chain's message history to its head, in the background: until
@@ -129,7 +201,7 @@ func (s *Sequencer) syncHistory(m *member) {
 		return
 	}
 	source := historySource{&member{chain: c, head: m.head}}
-	s.background.Go(func() {
+	s.run(func() {
 		defer c.syncing.Store(false)
 		if err := s.history.Sync(s.life, c.id, source); err != nil && s.life.Err() == nil {
 			s.log.Warn("Message history is behind, messages of the chain are refused", "chain", c.id, "head", source.member.head, "err", err)
@@ -138,27 +210,42 @@ func (s *Sequencer) syncHistory(m *member) {
 }
 
 // redeliver hands agreed blocks over that the driver does not have: it lost them with
-// its engine, or they could not be handed over before. Blocks that are no longer
-// valid, because their L1 origin is gone or they were invalidated, are given up.
+// its engine, they could not be handed over before, or this operator could not run them
+// when they were agreed. Blocks that are no longer valid, because their L1 origin is gone
+// or they were invalidated, are given up.
 func (s *Sequencer) redeliver(ctx context.Context, m *member) error {
 	for done := 0; ; done++ {
 		logged, _, ok := s.ledger.Head(m.id)
-		if !ok || logged.Hash == m.head.Hash {
-			return nil
-		}
-		env, err := s.nextAgreed(ctx, m, logged)
-		if err != nil {
-			return err
-		}
-		if done == redeliverBatch { // the other chains have had to wait long enough
-			return fmt.Errorf("agreed blocks are handed over again: it is at %s, to come to %s", m.head, logged)
-		}
-		if env == nil {
+		if !s.ledger.Builds(m.id, m.head.Hash) {
+			switch {
+			case !ok || logged.Hash == m.head.Hash:
+				return nil
+			case logged.Number > m.head.Number:
+				if _, known := s.ledger.Ancestor(m.id, m.head.Number); !known {
+					if err := s.gap(ctx, m, logged); err != nil {
+						return err
+					}
+				}
+			}
 			return s.rewind(ctx, m, logged)
+		}
+		if done == redeliverBatch { // others may want to look at the chain
+			return fmt.Errorf("agreed blocks are handed over: it is at %s", m.head)
 		}
 		// The chain may have been stopped or reset since the last block.
 		if why := m.node.paused(); why != "" {
 			return errors.New(why)
+		}
+		r, err := s.ledger.Following(m.id, m.head.Hash)
+		if err != nil {
+			return fmt.Errorf("its agreed block on %s cannot be read: %w", m.head, err)
+		}
+		env, made, err := s.agreedBlock(ctx, m, r)
+		if err != nil {
+			return err
+		}
+		if env == nil {
+			return s.rewind(ctx, m, logged)
 		}
 		ref, err := derive.PayloadToBlockRef(m.rollup, env.ExecutionPayload)
 		if err != nil {
@@ -166,44 +253,88 @@ func (s *Sequencer) redeliver(ctx context.Context, m *member) error {
 		}
 		switch err := m.node.handOver(env, ref, s.clock.Now()); {
 		case err == nil:
-			s.log.Info("Agreed block was handed over again", "chain", m.id, "block", ref)
-			m.head = ref
+			s.log.Info("Agreed block was handed over again", "chain", m.id, "block", ref, "made", made)
 		case errors.Is(err, opengine.ErrPayloadDenied), errors.Is(err, opengine.ErrPayloadInvalid):
 			return s.rewind(ctx, m, logged)
 		default:
 			return fmt.Errorf("agreed block %s cannot be handed over yet: %w", ref, m.orLost(ctx, err))
 		}
+		if logged.Hash == m.head.Hash || logged.Number < ref.Number {
+			if err := s.ledger.Advance(ctx, m.id, ref.ID(), ref.Time); err != nil {
+				return err
+			}
+		}
+		m.head = ref
 	}
 }
 
 // redeliverBatch bounds the blocks that are handed over again in one look at a chain.
 const redeliverBatch = 32
 
-// nextAgreed is the ledger's block on top of the member's head, nil if there is none
-// that is still valid.
-func (s *Sequencer) nextAgreed(ctx context.Context, m *member, logged eth.BlockID) (*eth.ExecutionPayloadEnvelope, error) {
-	if logged.Number <= m.head.Number {
-		return nil, nil
+// agreedBlock is the chain's block of an agreed slot, nil if it is no longer valid. A
+// block that this operator could not run when it was agreed is made from what was agreed.
+func (s *Sequencer) agreedBlock(ctx context.Context, m *member, r *ledger.Record) (env *eth.ExecutionPayloadEnvelope, made bool, err error) {
+	var opening sequence.Opening
+	for _, o := range r.Subblocks[0].Openings {
+		if o.Chain == m.id {
+			opening = o
+		}
 	}
-	at, ok := s.ledger.Ancestor(m.id, m.head.Number)
-	if !ok {
-		return nil, s.gap(ctx, m, logged)
-	}
-	if at.Hash != m.head.Hash {
-		return nil, nil // what was agreed does not stand on this head
-	}
-	next, ok := s.ledger.Ancestor(m.id, m.head.Number+1)
-	if !ok {
-		return nil, nil
-	}
-	env, err := s.ledger.Payload(m.id, next.Hash)
+	origin, err := m.node.parts.l1.L1BlockRefByNumber(ctx, opening.L1Origin.Number)
 	if err != nil {
-		return nil, fmt.Errorf("its agreed block %s cannot be read: %w", next, err)
+		return nil, false, fmt.Errorf("its agreed block of slot %d cannot be checked against L1: %w", r.Slot(), err)
 	}
-	if ok, err := s.valid(ctx, m, env); err != nil || !ok {
+	if origin.Hash != opening.L1Origin.Hash {
+		return nil, false, nil
+	}
+	if env = r.Payloads[m.id]; env == nil {
+		if env, err = s.remake(ctx, m, r, opening); err != nil {
+			return nil, false, fmt.Errorf("making its agreed block of slot %d: %w", r.Slot(), err)
+		}
+		made = true
+	}
+	if m.node.parts.authority == nil {
+		return env, made, nil
+	}
+	denied, err := m.node.parts.authority.IsDenied(uint64(env.ExecutionPayload.BlockNumber), env.ExecutionPayload.BlockHash)
+	if err != nil {
+		return nil, made, fmt.Errorf("its deny list cannot be read: %w", err)
+	}
+	if denied {
+		return nil, made, nil
+	}
+	return env, made, nil
+}
+
+// remake builds a chain's block of an agreed slot from its subblocks, and stores it.
+func (s *Sequencer) remake(ctx context.Context, m *member, r *ledger.Record, opening sequence.Opening) (*eth.ExecutionPayloadEnvelope, error) {
+	b := &block{member: m, opening: opening, resets: m.node.resets()}
+	sl := &slot{s: s, time: r.Slot(), blocks: []*block{b}, agreed: r.Subblocks}
+	sl.check = s.executor.Begin(sl.time, map[sequence.ChainID]eth.BlockID{m.id: opening.Parent()})
+	defer sl.discard()
+	if err := sl.bring(ctx, b); err != nil {
 		return nil, err
 	}
-	return env, nil
+	if err := b.seal(ctx); err != nil {
+		return nil, err
+	}
+	if err := checkSeal(r.Subblocks[len(r.Subblocks)-1], b); err != nil {
+		return nil, err
+	}
+	if err := m.engine.Insert(ctx, b.ref.Hash); err != nil && !errors.Is(err, engine.ErrNotFound) {
+		return nil, fmt.Errorf("storing it: %w", err)
+	}
+	return b.envelope, nil
+}
+
+// checkSeal says whether a sealed block is the one that was agreed.
+func checkSeal(last *sequence.Subblock, b *block) error {
+	for _, seal := range last.Seals {
+		if seal.Chain == b.id && !seal.Deferred() && seal.BlockHash != b.ref.Hash {
+			return fmt.Errorf("%w: block %s, agreed is %s", errDiverged, b.ref, seal.BlockHash)
+		}
+	}
+	return nil
 }
 
 // gap is the error of a chain whose engine lost blocks that the ledger does not hold any
@@ -327,7 +458,7 @@ func (s *Sequencer) restoreBundles() error {
 			return err
 		}
 		if s.stands(r) {
-			s.bundles.Agreed(r.Subblocks)
+			s.bundles.Agreed(r.Subblocks, nil)
 		}
 	}
 	return nil
@@ -350,6 +481,9 @@ const pruneEvery = 256
 // prune drops what the ledger need not keep of a chain: blocks far below the safe head,
 // which derivation could make again from L1 if the engine lost them.
 func (s *Sequencer) prune(b *block) {
+	if b.node == nil {
+		return
+	}
 	safe := b.node.safeHead().Number
 	if safe <= s.cfg.Retention {
 		return

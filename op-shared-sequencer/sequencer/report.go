@@ -3,6 +3,8 @@ package sequencer
 import (
 	"time"
 
+	"github.com/ethereum/go-ethereum/common"
+
 	"github.com/ethereum-optimism/optimism/op-service/eth"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
@@ -18,7 +20,13 @@ type SlotReport struct {
 	// Late is when the slot was handed over, after its timestamp; negative: before it.
 	Late time.Duration
 
-	Attributes, Open, Fill, Bundles, Seal, Log, HandOver, Index time.Duration
+	// Subblocks is how many subblocks the slot had; Led, how many this operator proposed.
+	Subblocks, Led int
+
+	seen []common.Hash // bundles that other operators executed
+
+	// Fill, Bundles and Seal are of what this operator proposed, Verify of what others did.
+	Attributes, Open, Fill, Bundles, Seal, Verify, Log, HandOver, Index time.Duration
 }
 
 // BlockReport is one chain's block in a slot.
@@ -56,10 +64,11 @@ func (s *Sequencer) Status() []ChainStatus {
 			st.Head = n.parts.controller.UnsafeL2HeadLocked()
 			_, st.NotReady = n.ready()
 		}
-		if st.NotReady == "" {
-			c.mu.Lock()
-			st.NotReady = c.why
-			c.mu.Unlock()
+		switch {
+		case !c.member.Load():
+			st.NotReady = notMember
+		case st.NotReady == "":
+			st.NotReady = c.reason()
 		}
 		out = append(out, st)
 	}

@@ -41,6 +41,15 @@ type Config struct {
 	FillLead, SealLead time.Duration
 	// MinFill is how long a fill may take at least, also when the slot is late.
 	MinFill time.Duration
+	// Subblocks is how many subblocks a slot has while the set keeps time. Operators
+	// that agree with each other need the same.
+	Subblocks int
+	// Patience is how long a chain that is about to be ready is waited for within a
+	// call: its last block is being handed over, or L1 is a moment behind.
+	Patience time.Duration
+	// MaxSkew is how far the clocks of operators may be apart: a slot that another
+	// operator proposes earlier than that before its time is refused.
+	MaxSkew time.Duration
 	// Grace is how long a chain that is not ready is waited for before the others go
 	// on without it.
 	Grace time.Duration
@@ -54,9 +63,13 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		FillLead: 300 * time.Millisecond, SealLead: 100 * time.Millisecond, MinFill: 50 * time.Millisecond,
+		Subblocks: 1, Patience: 150 * time.Millisecond, MaxSkew: 500 * time.Millisecond,
 		Grace: 5 * time.Second, Retention: 120_000, // op-geth writes its state after 90,128 blocks at the latest
 	}
 }
+
+// maxSubblocks bounds the subblocks of a slot: each costs a round of votes.
+const maxSubblocks = 20
 
 // Check says what is wrong with the configuration.
 func (c *Config) Check() error {
@@ -67,6 +80,10 @@ func (c *Config) Check() error {
 		return fmt.Errorf("least fill time %v must be positive", c.MinFill)
 	case c.Grace < 0:
 		return fmt.Errorf("grace time %v must not be negative", c.Grace)
+	case c.Subblocks < 1 || c.Subblocks > maxSubblocks:
+		return fmt.Errorf("%d subblocks per slot: there must be 1 to %d", c.Subblocks, maxSubblocks)
+	case c.Patience < 0 || c.MaxSkew < 0:
+		return fmt.Errorf("patience %v and clock skew %v must not be negative", c.Patience, c.MaxSkew)
 	}
 	return nil
 }
@@ -97,6 +114,10 @@ type Ledger interface {
 	Rewind(ctx context.Context, chain sequence.ChainID, to eth.BlockID) error
 	Payload(chain sequence.ChainID, hash common.Hash) (*eth.ExecutionPayloadEnvelope, error)
 	Slots(from sequence.Slot) iter.Seq2[*ledger.Record, error]
+	Builds(chain sequence.ChainID, parent common.Hash) bool
+	Following(chain sequence.ChainID, parent common.Hash) (*ledger.Record, error)
+	Advance(ctx context.Context, chain sequence.ChainID, to eth.BlockID, time uint64) error
+	Agreement() ([]byte, error)
 	Refill(ctx context.Context, chain sequence.ChainID, engine ledger.Importer) (ledger.RefillResult, error)
 	Prune(ctx context.Context, chain sequence.ChainID, below uint64) error
 }
@@ -106,7 +127,7 @@ type Bundles interface {
 	builder.Bundles
 	Slot() sequence.Slot
 	Advance(slot sequence.Slot)
-	Agreed(subblocks []*sequence.Subblock) []common.Hash
+	Agreed(subblocks []*sequence.Subblock, gas map[common.Hash]uint64) []common.Hash
 	Done(hash common.Hash, o bundlepool.Outcome) error
 	Status(hash common.Hash) (bundlepool.Status, error)
 	Replaced(chain sequence.ChainID, from uint64) (again, undone []common.Hash)
@@ -135,13 +156,19 @@ type Deps struct {
 	// Fatal is told of errors after which only a new start helps. May be nil.
 	Fatal func(error)
 	// Rotation makes the rotation that drives the sequencer.
-	Rotation func(m rotation.Machine) rotation.Rotation
+	Rotation func(m rotation.Machine) (rotation.Rotation, error)
+	// Go runs what is done in the background, and returns at once. nil: a goroutine. A
+	// simulation runs it in an order of its own.
+	Go func(f func())
+	// NoKeepers: the chains are not looked after in the background; Keep does that.
+	NoKeepers bool
 	// Tamper, if set, changes a slot's blocks behind the executor's back. Tests use it
 	// to see what the rest of the system does about a bad block.
 	Tamper func(ctx context.Context, slot sequence.Slot, blocks []*builder.Block)
 }
 
-// Sequencer is the core. Its exported methods may be called concurrently.
+// Sequencer is the core. Its exported methods may be called concurrently, but for those
+// of rotation.Machine, which say so themselves.
 type Sequencer struct {
 	cfg      Config
 	log      log.Logger
@@ -161,18 +188,27 @@ type Sequencer struct {
 	chains []*chain // ascending by ID
 	byID   map[sequence.ChainID]*chain
 
-	mu     sync.Mutex
-	cancel context.CancelFunc // ends the slot in progress
-	inSlot map[*chain]bool    // the chains that take part in it
-	open   *opened            // what the newest slot started from, for simulations
+	// turn is held by whoever works on the slot under construction: a call of the
+	// rotation, or this operator's draft. The fields behind it change only then, and under mu.
+	turn     sync.Mutex
+	building *slot     // the builder works on
+	alone    time.Time // since when ready chains wait for one that is not
+	waiting  string    // for what, as last logged
+	adopting sync.Mutex
 
-	// Only used by the rotation's calls, which do not overlap.
-	alone   time.Time // since when ready chains wait for one that is not
-	waiting string    // for what, as last logged
-	parent  common.Hash
-	current *slot
+	mu      sync.Mutex
+	tip     common.Hash // the subblock committed last
+	current *slot       // that some subblocks of are committed, but not the last
+	trial   *attempt    // the subblock that was run on top of it
+	draft   *draft      // of this operator's next subblock
+	since   time.Time   // when the last subblock was committed: how long this one takes
+	cancel  context.CancelFunc
+	inCall  map[*chain]bool // the chains that the call in progress works on; cancel ends it
+	open    *opened         // what the newest slot started from, for simulations
 
 	background sync.WaitGroup
+	run        func(f func())
+	keepers    bool
 	stop       context.CancelFunc
 	life       context.Context
 }
@@ -192,7 +228,10 @@ func New(cfg Config, d Deps) (*Sequencer, error) {
 		relayer: d.Relayer, observer: d.Observer, tamper: d.Tamper,
 		byID: map[sequence.ChainID]*chain{},
 	}
-	s.save, s.fatal = d.SaveBundles, d.Fatal
+	s.save, s.fatal, s.run, s.keepers = d.SaveBundles, d.Fatal, d.Go, !d.NoKeepers
+	if s.run == nil {
+		s.run = func(f func()) { s.background.Go(f) }
+	}
 	if s.save == nil {
 		s.save = func() error { return nil }
 	}
@@ -205,12 +244,16 @@ func New(cfg Config, d Deps) (*Sequencer, error) {
 			return nil, fmt.Errorf("chain %s is given the engine of chain %s", id, want)
 		}
 		ch := &chain{id: id, engine: c.Engine, rollup: c.Rollup}
+		ch.member.Store(true)
 		s.byID[id] = ch
 		s.chains = append(s.chains, ch)
 	}
 	slices.SortFunc(s.chains, func(a, b *chain) int { return cmp.Compare(a.id, b.id) })
-	s.rotation = d.Rotation(s)
 	s.life, s.stop = context.WithCancel(context.Background())
+	var err error
+	if s.rotation, err = d.Rotation(s); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -228,7 +271,7 @@ func (s *Sequencer) Factory(id sequence.ChainID) driver.SequencerFactory {
 // nodes are started after it, so that they find the engines as they were.
 func (s *Sequencer) Start(ctx context.Context) error {
 	if _, parent, ok := s.ledger.Last(); ok {
-		s.parent = parent
+		s.tip = parent
 	}
 	if err := s.restoreBundles(); err != nil {
 		return fmt.Errorf("reading agreed bundles from the ledger: %w", err)
@@ -248,24 +291,113 @@ func (s *Sequencer) Start(ctx context.Context) error {
 			c.trouble.set(errs[i])
 		}
 	}
-	s.alone = s.clock.Now()
+	s.since = s.clock.Now()
+	s.alone = s.since
+	if s.keepers {
+		for _, c := range s.chains {
+			s.background.Go(func() { s.keep(c) })
+		}
+	}
 	return s.rotation.Start(s.life)
 }
 
 // Stop ends the slot in progress and waits until nothing is built any more.
 func (s *Sequencer) Stop(ctx context.Context) error {
-	s.stop() // ends the slot in progress too
+	s.stop() // ends the call in progress too
 	err := s.rotation.Stop(ctx)
+	s.dropDraft()
 	s.background.Wait()
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	s.forget()
 	return err
 }
 
-// abort ends the slot in progress before anything of it is handed over, if the chain
-// takes part in it. The others' slots are not to suffer from a chain in trouble.
+// forget ends what is under construction.
+func (s *Sequencer) forget() {
+	s.dropTrial()
+	s.mu.Lock()
+	sl := s.current
+	s.current = nil
+	s.mu.Unlock()
+	if sl != nil {
+		sl.discard()
+	}
+}
+
+// abort ends the call in progress, if it works on the chain. The others' slots are not
+// to suffer from a chain in trouble.
 func (s *Sequencer) abort(c *chain) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.inSlot[c] {
+	if s.inCall[c] {
 		s.cancel()
+	}
+}
+
+// call is a piece of work on chains, for as long as they are lent to it.
+type call struct {
+	s      *Sequencer
+	ctx    context.Context // ends when a chain of the call is stopped or reset
+	cancel context.CancelFunc
+	end    func()
+}
+
+// begin begins a call. The caller holds the turn.
+func (s *Sequencer) begin(ctx context.Context) *call {
+	c := &call{s: s}
+	c.ctx, c.cancel = context.WithCancel(ctx)
+	stop := context.AfterFunc(s.life, c.cancel)
+	s.mu.Lock()
+	s.cancel, s.inCall = c.cancel, map[*chain]bool{}
+	s.mu.Unlock()
+	c.end = func() {
+		s.mu.Lock()
+		s.inCall = nil
+		s.mu.Unlock()
+		stop()
+		c.cancel()
+	}
+	return c
+}
+
+// take borrows the blocks' chains; each block's err says why its chain cannot be worked
+// on. A chain that is about to be ready is waited for.
+func (c *call) take(sl *slot) {
+	s := c.s
+	deadline := s.clock.Now().Add(s.cfg.Patience)
+	for {
+		busy := false
+		for _, b := range sl.blocks {
+			if b.taken {
+				continue
+			}
+			s.mu.Lock()
+			s.inCall[b.chain] = true // before the look at it: a signal from then on ends the call
+			s.mu.Unlock()
+			if b.err = sl.take(b); b.err != nil {
+				s.mu.Lock()
+				delete(s.inCall, b.chain)
+				s.mu.Unlock()
+				busy = busy || errors.Is(b.err, errBusy) || errors.Is(b.err, errMoved)
+			}
+		}
+		if !busy || c.ctx.Err() != nil || !s.clock.Now().Before(deadline) {
+			return
+		}
+		_ = s.clock.SleepCtx(c.ctx, pollBusy)
+	}
+}
+
+// pollBusy is how often a chain that is about to be ready is looked at.
+const pollBusy = 2 * time.Millisecond
+
+// release gives the blocks' chains back.
+func (sl *slot) release() {
+	for _, b := range sl.blocks {
+		if b.taken {
+			b.taken = false
+			b.giveBack()
+		}
 	}
 }

@@ -1173,7 +1173,7 @@ func TestConfig(t *testing.T) {
 		_, err := New(bad, Deps{})
 		require.ErrorContains(t, err, want)
 	}
-	deps := Deps{Clock: clock.SystemClock, Rotation: func(rotation.Machine) rotation.Rotation { return nil }}
+	deps := Deps{Clock: clock.SystemClock, Rotation: func(rotation.Machine) (rotation.Rotation, error) { return nil, nil }}
 	_, err := New(good, deps)
 	require.ErrorContains(t, err, "at least one chain")
 	deps.Chains = map[chainID]Chain{chainA: {Engine: enginefake.New(chainB, 1)}}

@@ -34,7 +34,7 @@ type openedBlock struct {
 func (sl *slot) opened() *opened {
 	o := &opened{slot: sl.time, blocks: make(map[sequence.ChainID]openedBlock, len(sl.blocks))}
 	for _, b := range sl.blocks {
-		o.blocks[b.id] = openedBlock{b.chain, b.head.ID(), b.attrs}
+		o.blocks[b.id] = openedBlock{b.chain, b.opening.Parent(), b.attrs}
 	}
 	return o
 }
@@ -95,7 +95,7 @@ func (s *Sequencer) standing(ctx context.Context, hash common.Hash) ([]builder.K
 	}
 	var kept []builder.Kept
 	for _, it := range st.Items {
-		b := s.current.block(it.Chain)
+		b := s.building.block(it.Chain)
 		if b == nil || it.BlockNumber > b.head.Number {
 			continue // above what is built on, although the engine may go on to name it
 		}

@@ -4,308 +4,53 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
 
 	"github.com/ethereum-optimism/optimism/op-node/rollup/derive"
-	opengine "github.com/ethereum-optimism/optimism/op-node/rollup/engine"
 	"github.com/ethereum-optimism/optimism/op-service/eth"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/builder"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/executor"
-	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/ledger"
-	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rotation"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
 
-// errAborted: a chain of the slot was stopped, reset, or moved by derivation.
-var errAborted = errors.New("slot aborted: a chain in it was stopped, reset or moved by derivation")
-
-// slot is one slot under construction.
+// slot is the slot under construction: what was agreed of it, as far as this operator
+// has run it. What is tried on top is an attempt's.
 type slot struct {
 	s      *Sequencer
 	time   sequence.Slot
-	ctx    context.Context // ends when a chain of the slot is stopped or reset
-	cancel context.CancelFunc
-	// bounded: a chain that failed is tried alone, and the others need the time after.
-	bounded bool
-	blocks  []*block // ascending by chain
-
-	check  *executor.Slot
-	order  *builder.Order
+	blocks []*block             // ascending by chain
+	agreed []*sequence.Subblock // committed so far
+	check  *executor.Slot       // knows the logs of what was agreed
 	report SlotReport
+	gas    map[common.Hash]uint64
 }
 
-// block is one chain's block in a slot, on its way from opening to hand-over.
+// block is one chain's block in a slot.
 type block struct {
 	*member
-	resets int // of the node when the slot began
+	resets int // of the node when the session was opened
 
-	origin   eth.L1BlockRef
-	attrs    *eth.PayloadAttributes
-	opening  sequence.Opening
-	session  engine.Session
-	envelope *eth.ExecutionPayloadEnvelope
+	origin  eth.L1BlockRef
+	opening sequence.Opening
+	attrs   *eth.PayloadAttributes
+
+	session engine.Session // nil: has to be opened before the chain is worked on
+	held    uint64         // subblocks of the slot whose steps the session has, one on trial included
+
+	envelope *eth.ExecutionPayloadEnvelope // once sealed
 	ref      eth.L2BlockRef
+
+	taken bool  // lent to the call in progress
+	err   error // why the chain cannot be worked on in the call in progress
 }
 
-// Propose builds the slot's blocks and returns them as the slot's one subblock.
-func (s *Sequencer) Propose(ctx context.Context, turn rotation.Turn) (*sequence.Subblock, error) {
-	sl := s.current
-	if sl == nil || sl.time != turn.Slot || turn.Index != 0 {
-		return nil, fmt.Errorf("no slot %d is in progress", turn.Slot)
-	}
-	stop := context.AfterFunc(ctx, sl.cancel)
-	defer stop()
-	sub, err := sl.build(sl.ctx)
-	if err == nil {
-		return sub, nil
-	}
-	if sl.aborted() {
-		err = errAborted
-	}
-	var broken *builder.ChainError
-	if sl.bounded && errors.Is(sl.ctx.Err(), context.DeadlineExceeded) {
-		s.blame(sl.blocks[0].chain)
-	}
-	if !sl.aborted() && errors.As(err, &broken) {
-		s.blame(s.byID[broken.Chain])
-		switch {
-		case engineFailed(broken.Err):
-			s.byID[broken.Chain].trouble.set(broken.Err)
-		case errors.Is(broken.Err, engine.ErrInvalidAttributes):
-			sl.block(broken.Chain).node.backOff(time.Second)
-		}
-	}
-	s.giveUp()
-	return nil, s.fail(turn.Slot, err)
-}
-
-// probationDelay is how long a chain rests that made a slot fail.
-const probationDelay = time.Second
-
-// blame notes that a slot failed because of a chain.
-func (s *Sequencer) blame(c *chain) {
-	c.failures++
-	c.retry = s.clock.Now().Add(probationDelay)
-}
-
-// fail tells the observer that a turn ended without a slot.
-func (s *Sequencer) fail(slot sequence.Slot, err error) error {
-	if s.observer != nil {
-		s.observer.SlotFailed(slot, err)
-	}
-	return err
-}
-
-// build runs the slot up to its sealed blocks. Nothing outside of the slot has changed when it fails.
-func (sl *slot) build(ctx context.Context) (*sequence.Subblock, error) {
-	s := sl.s
-	watch := stopwatch{clock: s.clock, last: s.clock.Now()}
-	sl.report.Slot = sl.time
-	if err := sl.chooseOrigins(ctx); err != nil {
-		return nil, err
-	}
-	if err := sl.each(func(b *block) error { return b.prepare(ctx, s.clock) }); err != nil {
-		return nil, err
-	}
-	watch.lap(&sl.report.Attributes)
-	if err := sl.each(func(b *block) (err error) {
-		b.session, err = b.engine.Open(ctx, b.opening.Parent(), b.attrs)
-		return err
-	}); err != nil {
-		return nil, fmt.Errorf("opening slot %d: %w", sl.time, err)
-	}
-	watch.lap(&sl.report.Open)
-
-	blocks, err := sl.begin()
-	if err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	s.open = sl.opened()
-	s.mu.Unlock()
-	at := time.Unix(int64(sl.time), 0)
-	sl.order, err = s.builder.Build(ctx, sl.time, blocks, sl.check, builder.Times{
-		Fill: at.Add(-s.cfg.FillLead), Cut: at.Add(-s.cfg.SealLead), MinFill: s.cfg.MinFill,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("building slot %d: %w", sl.time, err)
-	}
-	sl.report.Fill, sl.report.Bundles = sl.order.Fill, sl.order.Bundled
-	if s.tamper != nil {
-		s.tamper(ctx, sl.time, blocks)
-	}
-
-	watch.restart()
-	if err := sl.each(func(b *block) error { return b.seal(ctx) }); err != nil {
-		return nil, fmt.Errorf("sealing slot %d: %w", sl.time, err)
-	}
-	watch.lap(&sl.report.Seal)
-	return sl.subblock()
-}
-
-// begin starts the executor's slot with the forced transactions of all blocks.
-func (sl *slot) begin() ([]*builder.Block, error) {
-	parents := make(map[sequence.ChainID]eth.BlockID, len(sl.blocks))
-	var blocks []*builder.Block
-	for _, b := range sl.blocks {
-		parents[b.id] = b.head.ID()
-		blocks = append(blocks, &builder.Block{
-			Chain: b.id, Session: b.session, NoTxPool: b.attrs.NoTxPool, L1Origin: b.origin.ID(),
-		})
-	}
-	sl.check = sl.s.executor.Begin(sl.time, parents)
-	for _, b := range sl.blocks {
-		txs, err := builder.Checked(b.session.Forced())
-		if err != nil {
-			return nil, &builder.ChainError{Chain: b.id, Err: err}
-		}
-		// The CrossL2Inbox refuses messages that deposits execute, so this cannot fail
-		// unless engine and executor disagree; nothing could be left out then.
-		if err := sl.check.Apply(b.id, txs); err != nil {
-			return nil, fmt.Errorf("checking the forced transactions of chain %s: %w", b.id, err)
-		}
-	}
-	return blocks, nil
-}
-
-// subblock puts the slot into the form that operators agree on.
-func (sl *slot) subblock() (*sequence.Subblock, error) {
-	sub := &sequence.Subblock{Slot: sl.time, Parent: sl.s.parent, Steps: sl.order.Steps}
-	for _, b := range sl.blocks {
-		p := b.envelope.ExecutionPayload
-		sub.Openings = append(sub.Openings, b.opening)
-		sub.Results = append(sub.Results, sequence.Result{
-			Chain: b.id, Transactions: uint64(len(p.Transactions)), GasUsed: uint64(p.GasUsed), ReceiptsRoot: common.Hash(p.ReceiptsRoot),
-		})
-		sub.Seals = append(sub.Seals, sequence.Seal{Chain: b.id, BlockHash: p.BlockHash, Number: uint64(p.BlockNumber)})
-	}
-	return sub, sub.Check()
-}
-
-// Commit makes the slot durable and hands its blocks to the rollup nodes.
-func (s *Sequencer) Commit(ctx context.Context, sub *sequence.Subblock) error {
-	sl := s.current
-	if sl == nil || sl.time != sub.Slot {
-		return fmt.Errorf("slot %d is not in progress", sub.Slot)
-	}
-	defer s.giveUp()
-	if sl.aborted() {
-		return s.fail(sub.Slot, errAborted)
-	}
-	watch := stopwatch{clock: s.clock, last: s.clock.Now()}
-	record := &ledger.Record{Subblocks: []*sequence.Subblock{sub}, Payloads: map[sequence.ChainID]*eth.ExecutionPayloadEnvelope{}}
-	for _, b := range sl.blocks {
-		record.Payloads[b.id] = b.envelope
-	}
-	// A bundle that came in during this slot is known on disk before it is agreed.
-	if sl.order.Executed() {
-		if err := s.save(); err != nil {
-			return s.fail(sub.Slot, fmt.Errorf("saving the bundles of slot %d: %w", sub.Slot, err))
-		}
-	}
-	if err := s.ledger.Append(ctx, record); err != nil {
-		if errors.Is(err, ledger.ErrBroken) {
-			s.fatal(err) // whether the slot is in it shows when it is opened again
-		}
-		return s.fail(sub.Slot, fmt.Errorf("writing slot %d to the ledger: %w", sub.Slot, err))
-	}
-	s.parent = sub.Hash()
-	for _, b := range sl.blocks {
-		b.failures = 0
-	}
-	watch.lap(&sl.report.Log)
-
-	// From here on the slot is agreed. A chain that fails does not hold back the
-	// others: it is handed its block later, by reconcile.
-	errs := make([]error, len(sl.blocks))
-	var wg sync.WaitGroup
-	for i, b := range sl.blocks {
-		wg.Go(func() { errs[i] = s.handOver(sl, b) })
-	}
-	wg.Wait()
-	watch.lap(&sl.report.HandOver)
-	if err := s.executor.Commit(ctx, sl.check, sl.sealed()); err != nil {
-		// reconcile finds the history behind and has it synced from the engine.
-		s.log.Debug("Messages of the slot could not be added to the history yet", "slot", sl.time, "err", err)
-	}
-	watch.lap(&sl.report.Index)
-	for i, b := range sl.blocks {
-		if errs[i] != nil {
-			s.log.Warn("Sealed block could not be handed over yet", "chain", b.id, "slot", sl.time, "block", b.ref, "err", errs[i])
-			if engineFailed(errs[i]) {
-				b.trouble.set(errs[i])
-			}
-		}
-	}
-	s.settle(sl)
-	return nil
-}
-
-// settle tells the bundle pool and the observer what became of the slot.
-func (s *Sequencer) settle(sl *slot) {
-	for _, t := range sl.order.Bundles {
-		if err := s.bundles.Done(t.Hash, *t.Outcome); err != nil {
-			s.log.Warn("Outcome of a bundle was not taken", "bundle", t.Hash, "slot", sl.time, "err", err)
-		}
-		sl.report.count(t.Outcome)
-	}
-	for _, b := range sl.blocks {
-		s.bundles.Settled(b.id, b.node.safeHead().Number)
-		if b.ref.Number%pruneEvery == 0 {
-			s.prune(b)
-		}
-	}
-	at := time.Unix(int64(sl.time), 0)
-	sl.report.Late = s.clock.Now().Sub(at)
-	for _, b := range sl.blocks {
-		sl.report.Blocks = append(sl.report.Blocks, BlockReport{
-			Chain: b.id, Ref: b.ref, Transactions: len(b.envelope.ExecutionPayload.Transactions),
-			GasUsed: uint64(b.envelope.ExecutionPayload.GasUsed),
-		})
-	}
-	if s.observer != nil {
-		s.observer.SlotSealed(sl.report)
-	}
-}
-
-// handOver stores a sealed block, makes it its chain's unsafe head and gossips it.
-func (s *Sequencer) handOver(sl *slot, b *block) error {
-	err := b.engine.Insert(sl.ctx, b.ref.Hash)
-	// A supernode that rewinds a chain stops its node without waiting: what is handed
-	// over after that would put the rewound blocks back.
-	if sl.aborted() || !b.node.Active() || b.node.resets() != b.resets {
-		return errAborted
-	}
-	if err != nil && !errors.Is(err, engine.ErrNotFound) {
-		return fmt.Errorf("storing the sealed block: %w", err)
-	}
-	return b.node.handOver(b.envelope, b.ref, s.clock.Now())
-}
-
-// handOver gives a block to the driver and to gossip.
-func (n *node) handOver(env *eth.ExecutionPayloadEnvelope, ref eth.L2BlockRef, started time.Time) error {
-	n.parts.gossip.Gossip(env)
-	defer n.parts.gossip.Clear()
-	err := n.parts.controller.ProcessPayload(n.parts.ctx, env, ref, started)
-	switch {
-	case err == nil:
-		if n.parts.configs != nil {
-			n.parts.configs.add(n.parts.rollup, env.ExecutionPayload)
-		}
-	case errors.Is(err, opengine.ErrStaleBuild), errors.Is(err, opengine.ErrPayloadDenied):
-		// The chain has moved on; the next look at it finds out where to.
-	default:
-		n.parts.metrics.RecordSequencingError()
-	}
-	return err
-}
-
-// block is the slot's block of a chain.
+// block is the slot's block of a chain, nil if it has none.
 func (sl *slot) block(chain sequence.ChainID) *block {
 	for _, b := range sl.blocks {
 		if b.id == chain {
@@ -315,29 +60,221 @@ func (sl *slot) block(chain sequence.ChainID) *block {
 	return nil
 }
 
-// sealed names the slot's blocks.
-func (sl *slot) sealed() map[sequence.ChainID]eth.BlockRef {
-	out := make(map[sequence.ChainID]eth.BlockRef, len(sl.blocks))
-	for _, b := range sl.blocks {
-		out[b.id] = eth.BlockRef{Hash: b.ref.Hash, Number: b.ref.Number, ParentHash: b.ref.ParentHash, Time: b.ref.Time}
+// next is the index of the next subblock.
+func (sl *slot) next() uint64 { return uint64(len(sl.agreed)) }
+
+// interval is the time between two slots of the chain with the shortest block time.
+func (sl *slot) interval() time.Duration { return interval(sl.blocks) }
+
+func interval(blocks []*block) time.Duration {
+	shortest := blocks[0].rollup.BlockTime
+	for _, b := range blocks {
+		shortest = min(shortest, b.rollup.BlockTime)
 	}
-	return out
+	return time.Duration(shortest) * time.Second
 }
 
-func (sl *slot) aborted() bool { return sl.ctx.Err() != nil }
+// take borrows the block's chain for the call in progress, and says why it cannot be
+// worked on if so.
+func (sl *slot) take(b *block) error {
+	if b.taken {
+		return b.err
+	}
+	n, ok := b.borrow()
+	if !ok {
+		return errBusy
+	}
+	b.taken = true
+	b.err = sl.usable(b, n)
+	if b.err != nil {
+		if b.envelope == nil {
+			b.drop()
+		}
+		b.giveBack()
+		b.taken = false
+	}
+	return b.err
+}
 
-// discard ends the sessions that were not sealed.
+// errBusy: the chain is used by its own keeper, or its last block is still handed over.
+var errBusy = errors.New("its last block is being handed over")
+
+func (sl *slot) usable(b *block, n *node) error {
+	if n == nil {
+		return errors.New(noDriver)
+	}
+	head, why := n.ready()
+	if b.envelope != nil { // it is built, and only to be handed over
+		head, why = n.standsOn()
+	}
+	if why == "" {
+		why = sl.s.engineTrouble(b.chain)
+	}
+	if why != "" {
+		return errors.New(why)
+	}
+	if head.ID() != b.opening.Parent() {
+		return fmt.Errorf("%w: its driver stands on %s, slot %d builds on %s", errMoved, head, sl.time, b.opening.Parent())
+	}
+	if n != b.node || n.resets() != b.resets {
+		if b.envelope == nil { // the engine may have come back without the session
+			b.drop()
+		}
+		b.node, b.resets = n, n.resets()
+	}
+	b.head = head
+	return nil
+}
+
+// errMoved: the driver stands on another block than the slot builds on.
+var errMoved = errors.New("chain has moved")
+
+// drop ends the block's session: it has to be opened again.
+func (b *block) drop() {
+	if b.session != nil && b.envelope == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = b.session.Discard(ctx) // what is left of it expires in the engine
+	}
+	b.session, b.envelope, b.held = nil, nil, 0
+}
+
+// discard ends all sessions that were not sealed.
 func (sl *slot) discard() {
 	for _, b := range sl.blocks {
-		if b.session == nil || b.envelope != nil {
+		b.drop()
+	}
+}
+
+// open opens the blocks' sessions and starts the executor's slot with their forced
+// transactions.
+func (sl *slot) open(ctx context.Context) error {
+	parents := make(map[sequence.ChainID]eth.BlockID, len(sl.blocks))
+	for _, b := range sl.blocks {
+		parents[b.id] = b.opening.Parent()
+	}
+	sl.check = sl.s.executor.Begin(sl.time, parents)
+	if err := each(sl.blocks, func(b *block) (err error) { return b.open(ctx, sl.time) }); err != nil {
+		return fmt.Errorf("opening slot %d: %w", sl.time, err)
+	}
+	for _, b := range sl.blocks {
+		txs, err := builder.Checked(b.session.Forced())
+		if err != nil {
+			return &builder.ChainError{Chain: b.id, Err: err}
+		}
+		// The CrossL2Inbox refuses messages that deposits execute, so this cannot fail
+		// unless engine and executor disagree; nothing could be left out then.
+		if err := sl.check.Apply(b.id, txs); err != nil {
+			return fmt.Errorf("checking the forced transactions of chain %s: %w", b.id, err)
+		}
+	}
+	sl.s.mu.Lock()
+	sl.s.open = sl.opened()
+	sl.s.mu.Unlock()
+	return nil
+}
+
+func (b *block) open(ctx context.Context, slot sequence.Slot) (err error) {
+	if b.attrs == nil {
+		b.attrs = b.opening.Attributes(slot)
+	}
+	b.session, err = b.engine.Open(ctx, b.opening.Parent(), b.attrs)
+	return err
+}
+
+// bring brings the block's session to what was agreed of the slot: after a restart of
+// its engine or its driver, or when this operator had not verified what was agreed.
+func (sl *slot) bring(ctx context.Context, b *block) error {
+	if b.session != nil && b.held == sl.next() {
+		return nil
+	}
+	if b.session == nil {
+		if err := b.open(ctx, sl.time); err != nil {
+			return fmt.Errorf("opening its block of slot %d again: %w", sl.time, err)
+		}
+		txs, err := builder.Checked(b.session.Forced())
+		if err != nil {
+			return err
+		}
+		if err := sl.adopt(b, txs); err != nil {
+			return err
+		}
+	}
+	for ; b.held < sl.next(); b.held++ {
+		if err := sl.rerun(ctx, b, sl.agreed[b.held]); err != nil {
+			b.drop()
+			return err
+		}
+	}
+	return nil
+}
+
+// rerun executes an agreed subblock's part of a chain, without judging it again. That
+// the results are the agreed ones is a check of this operator's own engine.
+func (sl *slot) rerun(ctx context.Context, b *block, sub *sequence.Subblock) error {
+	for _, st := range sub.Steps {
+		if st.Chain != b.id {
 			continue
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		if err := b.session.Discard(ctx); err != nil && !errors.Is(err, engine.ErrSessionClosed) {
-			sl.s.log.Debug("Session was not discarded, it expires by itself", "chain", b.id, "slot", sl.time, "err", err)
+		res, err := b.execute(ctx, st.Transactions)
+		if err != nil {
+			return err
 		}
-		cancel()
+		txs, err := builder.Checked(res)
+		if err != nil {
+			return err
+		}
+		if err := sl.adopt(b, txs); err != nil {
+			return err
+		}
+		sl.note(res)
 	}
+	have, err := b.session.Result(ctx)
+	if err != nil {
+		return err
+	}
+	want := resultOf(sub, b.id)
+	if have != want {
+		return fmt.Errorf("%w: subblock %d of slot %d left %+v, agreed is %+v", errDiverged, sub.Index, sub.Slot, have, want)
+	}
+	return nil
+}
+
+// errDiverged: this operator's engine comes to other results than the operators agreed on.
+var errDiverged = errors.New("its engine differs from what was agreed: compare its version and genesis with the other operators', then rebuild its data directory")
+
+// adopt gives logs to the executor. Blocks are brought up in parallel.
+func (sl *slot) adopt(b *block, txs []executor.Tx) error {
+	sl.s.adopting.Lock()
+	defer sl.s.adopting.Unlock()
+	return sl.check.Adopt(b.id, txs)
+}
+
+// note remembers what the transactions of bundles used, for their status.
+func (sl *slot) note(res []engine.TxResult) {
+	sl.s.adopting.Lock()
+	defer sl.s.adopting.Unlock()
+	if sl.gas == nil {
+		sl.gas = map[common.Hash]uint64{}
+	}
+	for i := range res {
+		sl.gas[res[i].Hash] = res[i].GasUsed
+	}
+}
+
+// execute runs transactions that must all be included.
+func (b *block) execute(ctx context.Context, txs [][]byte) ([]engine.TxResult, error) {
+	res, err := b.session.Execute(ctx, txs, false)
+	if err != nil {
+		return nil, err
+	}
+	if n := len(res); n > 0 && res[n-1].Err != nil {
+		return nil, fmt.Errorf("%w: transaction %s cannot be included: %w", errRefused, res[n-1].Hash, res[n-1].Err)
+	}
+	if len(res) != len(txs) {
+		return nil, fmt.Errorf("the engine gave %d results for %d transactions", len(res), len(txs))
+	}
+	return res, nil
 }
 
 // seal ends the chain's block.
@@ -349,15 +286,114 @@ func (b *block) seal(ctx context.Context) (err error) {
 	return err
 }
 
-// each runs f on all blocks in parallel. The first error is returned with its chain.
-func (sl *slot) each(f func(b *block) error) error {
-	errs := make([]error, len(sl.blocks))
+// sealedResult is the result of a sealed block.
+func (b *block) sealedResult() sequence.Result {
+	p := b.envelope.ExecutionPayload
+	return sequence.Result{
+		Chain: b.id, Transactions: uint64(len(p.Transactions)), GasUsed: uint64(p.GasUsed), ReceiptsRoot: common.Hash(p.ReceiptsRoot),
+	}
+}
+
+func resultOf(sub *sequence.Subblock, chain sequence.ChainID) sequence.Result {
+	i := slices.IndexFunc(sub.Results, func(r sequence.Result) bool { return r.Chain == chain })
+	if i < 0 {
+		return sequence.Result{}
+	}
+	return sub.Results[i]
+}
+
+// attempt is a subblock that was run on top of what is agreed, and is not agreed itself.
+type attempt struct {
+	slot  *slot
+	index uint64
+	fresh bool // it opened the slot
+	sub   *sequence.Subblock
+	hash  common.Hash
+	// Where the slot was before; only of chains that were worked on.
+	points map[*block]engine.Savepoint
+	mark   executor.Mark
+	order  *builder.Order // of this operator's own
+}
+
+// begin marks where the slot is. Rolling back to there leaves no trace of the attempt.
+func (sl *slot) begin(ctx context.Context, index uint64) (*attempt, error) {
+	a := &attempt{slot: sl, index: index, fresh: index == 0, points: map[*block]engine.Savepoint{}}
+	if a.fresh {
+		return a, nil
+	}
+	a.mark = sl.check.Mark()
+	for _, b := range sl.blocks {
+		if b.err != nil || b.session == nil {
+			continue
+		}
+		p, err := b.session.Savepoint(ctx)
+		if err != nil {
+			a.undo()
+			return nil, &builder.ChainError{Chain: b.id, Err: fmt.Errorf("taking a savepoint: %w", err)}
+		}
+		a.points[b] = p
+	}
+	return a, nil
+}
+
+// undo takes the attempt back.
+func (a *attempt) undo() {
+	if a.fresh {
+		a.slot.discard()
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), undoTime)
+	defer cancel()
+	for b, p := range a.points {
+		switch {
+		case b.session == nil:
+		case b.envelope != nil: // a sealed session is gone; the block is built again
+			b.drop()
+		case b.session.Rollback(ctx, p) != nil:
+			b.drop()
+		default:
+			b.held = a.index
+		}
+	}
+	if err := a.slot.check.Rollback(a.mark); err != nil { // marks are kept in order here
+		a.slot.s.log.Error("Slot has to be run again", "slot", a.slot.time, "err", err)
+		a.slot.discard()
+	}
+}
+
+// undoTime bounds a rollback. A session that does not answer is opened again.
+const undoTime = 2 * time.Second
+
+// done completes the attempt.
+func (a *attempt) done(sub *sequence.Subblock, hash common.Hash) {
+	a.sub, a.hash = sub, hash
+	for _, b := range a.slot.blocks {
+		if b.err == nil {
+			b.held = a.index + 1
+		}
+	}
+}
+
+// keep makes the attempt part of what is agreed. It leaves the blocks alone: this
+// operator's draft may be at work on them.
+func (a *attempt) keep() {
+	sl := a.slot
+	sl.agreed = append(sl.agreed, a.sub)
+	if a.order != nil {
+		sl.report.Fill += a.order.Fill
+		sl.report.Bundles += a.order.Bundled
+	}
+}
+
+// each runs f on blocks in parallel. The first error is returned with its chain.
+func each(blocks []*block, f func(b *block) error) error {
+	errs := make([]error, len(blocks))
 	var wg sync.WaitGroup
-	for i, b := range sl.blocks {
+	for i, b := range blocks {
 		wg.Go(func() { errs[i] = f(b) })
 	}
 	wg.Wait()
-	for i, b := range sl.blocks {
+	for i, b := range blocks {
 		if errs[i] != nil {
 			return &builder.ChainError{Chain: b.id, Err: errs[i]}
 		}
@@ -371,9 +407,11 @@ type stopwatch struct {
 	last  time.Time
 }
 
+func (s *Sequencer) watch() *stopwatch { return &stopwatch{clock: s.clock, last: s.clock.Now()} }
+
 func (w *stopwatch) lap(d *time.Duration) {
 	now := w.clock.Now()
-	*d = now.Sub(w.last)
+	*d += now.Sub(w.last)
 	w.last = now
 }
 

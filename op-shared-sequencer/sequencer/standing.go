@@ -81,6 +81,7 @@ func (s *standing) observe(ev event.Event, now time.Time, blockTime time.Duratio
 const (
 	noDriver    = "its virtual node is not running"
 	switchedOff = "sequencing is switched off (admin_startSequencer turns it on)"
+	notMember   = "it does not take part in the set (the operators decide that)"
 )
 
 // paused says why no block may be built, whatever the head is, or "" if one may.

@@ -207,7 +207,7 @@ func (w *world) startSequencer() {
 		Log: logger, Clock: clock.SystemClock, Chains: chains, Executor: exec, History: w.history, Ledger: w.ledger,
 		Bundles: w.pool, Relayer: relayer, Observer: w, SaveBundles: w.saveBundles,
 		Fatal:    func(err error) { w.set(func() { w.fatal = append(w.fatal, err) }) },
-		Rotation: func(m rotation.Machine) rotation.Rotation { return solo.New(m, clock.SystemClock, logger) },
+		Rotation: func(m rotation.Machine) (rotation.Rotation, error) { return solo.New(m, clock.SystemClock, logger), nil },
 	})
 	require.NoError(w.t, err)
 	require.NoError(w.t, w.seq.Start(bg))

@@ -69,23 +69,31 @@ func (r *Rotation) Stop(ctx context.Context) error {
 	}
 }
 
+// Schedule: the one operator always leads.
+func (r *Rotation) Schedule(n int) []rotation.Turn { return make([]rotation.Turn, n) }
+
 func (r *Rotation) run(ctx context.Context) {
 	for ctx.Err() == nil {
-		turn, err := r.machine.Next(ctx)
+		err := r.machine.Next(ctx)
 		if err == nil {
-			err = r.turn(ctx, turn)
+			err = r.turn(ctx)
 		}
-		if err != nil && ctx.Err() == nil {
-			r.log.Warn("Turn failed, its slot is tried again", "slot", turn.Slot, "subblock", turn.Index, "err", err)
-			_ = r.clock.SleepCtx(ctx, retryDelay)
+		if err == nil || ctx.Err() != nil {
+			continue
 		}
+		if errors.Is(err, rotation.ErrPass) {
+			r.log.Debug("Nothing can be proposed yet", "err", err)
+		} else {
+			r.log.Warn("Turn failed, it is tried again", "err", err)
+		}
+		_ = r.clock.SleepCtx(ctx, retryDelay)
 	}
 }
 
-func (r *Rotation) turn(ctx context.Context, turn rotation.Turn) error {
-	sub, err := r.machine.Propose(ctx, turn)
+func (r *Rotation) turn(ctx context.Context) error {
+	sub, err := r.machine.Propose(ctx, nil)
 	if err != nil {
 		return err
 	}
-	return r.machine.Commit(ctx, sub)
+	return r.machine.Commit(ctx, sub, nil)
 }

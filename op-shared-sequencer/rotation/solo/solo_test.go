@@ -25,6 +25,7 @@ var bg = context.Background()
 
 // machine has a turn every second. Its calls take as long as told, and fail as told.
 type machine struct {
+	rotation.Machine // the calls that solo does not make
 	t       *testing.T
 	calls   []string
 	at      []time.Duration // of each call, since the start
@@ -46,33 +47,33 @@ func (m *machine) call(name string) (done func()) {
 	return func() { m.busy.Store(false) }
 }
 
-func (m *machine) Next(ctx context.Context) (rotation.Turn, error) {
+func (m *machine) Next(ctx context.Context) error {
 	defer m.call("next")()
 	if m.next != nil {
 		if err := m.next(); err != nil {
-			return rotation.Turn{}, err
+			return err
 		}
 	}
 	select {
 	case <-time.After(time.Second):
-		return rotation.Turn{Slot: m.slot + 1}, nil
+		return nil
 	case <-ctx.Done():
-		return rotation.Turn{}, ctx.Err()
+		return ctx.Err()
 	}
 }
 
-func (m *machine) Propose(ctx context.Context, turn rotation.Turn) (*sequence.Subblock, error) {
+func (m *machine) Propose(ctx context.Context, ready []sequence.ChainID) (*sequence.Subblock, error) {
 	defer m.call("propose")()
-	require.Equal(m.t, rotation.Turn{Slot: m.slot + 1}, turn)
+	require.Nil(m.t, ready)
 	if m.propose != nil {
-		if err := m.propose(ctx, turn.Slot); err != nil {
+		if err := m.propose(ctx, m.slot+1); err != nil {
 			return nil, err
 		}
 	}
-	return &sequence.Subblock{Slot: turn.Slot}, nil
+	return &sequence.Subblock{Slot: m.slot + 1}, nil
 }
 
-func (m *machine) Commit(_ context.Context, sub *sequence.Subblock) error {
+func (m *machine) Commit(_ context.Context, sub *sequence.Subblock, _ []byte) error {
 	defer m.call("commit")()
 	if m.commit != nil {
 		if err := m.commit(sub.Slot); err != nil {
