@@ -289,18 +289,18 @@ func (s *Sequencer) handOverBlock(b *block) error {
 
 // handOver gives a block to the driver and to gossip.
 func (n *node) handOver(env *eth.ExecutionPayloadEnvelope, ref eth.L2BlockRef, started time.Time) error {
-	n.parts.gossip.Gossip(env)
-	defer n.parts.gossip.Clear()
-	err := n.parts.controller.ProcessPayload(n.parts.ctx, env, ref, started)
+	n.parts.Gossip.Gossip(env)
+	defer n.parts.Gossip.Clear()
+	err := n.parts.Controller.ProcessPayload(n.parts.Ctx, env, ref, started)
 	switch {
 	case err == nil:
 		if n.parts.configs != nil {
-			n.parts.configs.add(n.parts.rollup, env.ExecutionPayload)
+			n.parts.configs.add(n.parts.Rollup, env.ExecutionPayload)
 		}
 	case errors.Is(err, opengine.ErrStaleBuild), errors.Is(err, opengine.ErrPayloadDenied):
 		// The chain has moved on; the next look at it finds out where to.
 	default:
-		n.parts.metrics.RecordSequencingError()
+		n.parts.Metrics.RecordSequencingError()
 	}
 	return err
 }

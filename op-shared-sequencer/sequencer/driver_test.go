@@ -80,7 +80,7 @@ func (c *testChain) startNodeWith(active bool) {
 		L1ChainConfig: params.SepoliaChainConfig, L1Receipts: c.view, L2: exec,
 	})
 	n.seq = made.(*node)
-	n.seq.parts.controller = &checkedController{n}
+	n.seq.parts.Controller = &checkedController{n}
 	n.sys.Register("sequencer", made, free)
 	// Upstream's actor reads unlocked, for traces, which event it is handling when it
 	// emits from another goroutine: upstream's sequencer meets that race too.
@@ -194,7 +194,7 @@ func (c *testChain) promote(ref eth.L2BlockRef) {
 // derive has derivation put a block with deposits only on a parent, whatever stood there.
 func (c *testChain) derive(parent eth.L2BlockRef) error {
 	n := c.node
-	attrs, err := n.seq.parts.attributes.PreparePayloadAttributes(bg, parent, parent.L1Origin)
+	attrs, err := n.seq.parts.Attributes.PreparePayloadAttributes(bg, parent, parent.L1Origin)
 	if err != nil {
 		return err
 	}

@@ -28,20 +28,21 @@ type Controller interface {
 	ProcessPayload(ctx context.Context, envelope *eth.ExecutionPayloadEnvelope, ref eth.L2BlockRef, buildStarted time.Time) error
 }
 
-// parts is what a driver gives its sequencer: driver.SequencerParts with the engine
-// controller behind an interface and the attributes builder replaced by ours.
-type parts struct {
-	ctx        context.Context // ends when the driver closes
-	rollup     *rollup.Config
-	attributes derive.AttributesBuilder
-	origins    sequencing.L1OriginSelectorIface
-	l1         sequencing.L1Blocks
-	listener   sequencing.SequencerStateListener
-	gossip     sequencing.AsyncGossiper
-	metrics    sequencing.Metrics
-	controller Controller
-	authority  rollup.SuperAuthority // nil outside a supernode
-	configs    *systemConfigs        // nil: the attributes builder keeps no cache of ours
+// Parts is what a driver gives its sequencer: driver.SequencerParts with the engine
+// controller behind an interface. Attributes is upstream's attributes builder.
+type Parts struct {
+	Ctx        context.Context // ends when the driver closes
+	Rollup     *rollup.Config
+	Attributes derive.AttributesBuilder
+	Origins    sequencing.L1OriginSelectorIface
+	L1         sequencing.L1Blocks
+	Listener   sequencing.SequencerStateListener
+	Gossip     sequencing.AsyncGossiper
+	Metrics    sequencing.Metrics
+	Controller Controller
+	Authority  rollup.SuperAuthority // nil outside a supernode
+
+	configs *systemConfigs // nil: the attributes builder keeps no cache of ours
 }
 
 // node is the sequencer as one driver sees it. It builds nothing itself: it tells
@@ -51,7 +52,7 @@ type node struct {
 	chain *chain
 	clock Clock
 	log   log.Logger
-	parts parts
+	parts Parts
 	abort func() // ends the slot in progress
 
 	emitter event.Emitter
@@ -62,20 +63,20 @@ type node struct {
 
 var _ sequencing.SequencerIface = (*node)(nil)
 
-func newNode(c *chain, clk Clock, l log.Logger, p parts, abort func()) *node {
+func newNode(c *chain, clk Clock, l log.Logger, p Parts, abort func()) *node {
 	return &node{chain: c, clock: clk, log: l, parts: p, abort: abort}
 }
 
 // fromDriver takes a driver's parts. The attributes builder is upstream's, over a
 // cache of the system configs of our own blocks: upstream's client would fetch the
 // whole parent block for it in every slot.
-func fromDriver(p *driver.SequencerParts) parts {
+func fromDriver(p *driver.SequencerParts) Parts {
 	configs := newSystemConfigs(p.L2)
-	return parts{
-		ctx: p.Ctx, rollup: p.RollupCfg,
-		attributes: derive.NewFetchingAttributesBuilder(p.RollupCfg, p.L1ChainConfig, p.DepSet, p.L1Receipts, configs),
-		origins:    p.L1OriginSelector, l1: p.L1, listener: p.Listener, gossip: p.Gossip, metrics: p.Metrics,
-		controller: p.Engine, authority: p.SuperAuthority, configs: configs,
+	return Parts{
+		Ctx: p.Ctx, Rollup: p.RollupCfg,
+		Attributes: derive.NewFetchingAttributesBuilder(p.RollupCfg, p.L1ChainConfig, p.DepSet, p.L1Receipts, configs),
+		Origins:    p.L1OriginSelector, L1: p.L1, Listener: p.Listener, Gossip: p.Gossip, Metrics: p.Metrics,
+		Controller: p.Engine, Authority: p.SuperAuthority, configs: configs,
 	}
 }
 
@@ -86,12 +87,12 @@ func (n *node) AttachEmitter(em event.Emitter) { n.emitter = em }
 func (n *node) OnEvent(_ context.Context, ev event.Event) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	blockTime := time.Duration(n.parts.rollup.BlockTime) * time.Second
+	blockTime := time.Duration(n.parts.Rollup.BlockTime) * time.Second
 	if n.standing.observe(ev, n.clock.Now(), blockTime) {
 		n.abort()
 	}
 	if _, ok := ev.(rollup.ResetEvent); ok {
-		n.parts.metrics.RecordSequencerReset()
+		n.parts.Metrics.RecordSequencerReset()
 	}
 	return true
 }
@@ -103,7 +104,7 @@ func (n *node) ready() (eth.L2BlockRef, string) {
 		// as long as L1 or its engine do not answer, and the other chains would wait.
 		return eth.L2BlockRef{}, why
 	}
-	head := n.parts.controller.UnsafeL2HeadLocked()
+	head := n.parts.Controller.UnsafeL2HeadLocked()
 	denied, err := n.denied()
 	if err != nil {
 		return head, fmt.Sprintf("its deny list cannot be read: %v", err)
@@ -118,7 +119,7 @@ func (n *node) standsOn() (eth.L2BlockRef, string) {
 	if why := n.paused(); why != "" {
 		return eth.L2BlockRef{}, why
 	}
-	return n.parts.controller.UnsafeL2HeadLocked(), ""
+	return n.parts.Controller.UnsafeL2HeadLocked(), ""
 }
 
 // paused says why the chain cannot be built on, whatever its head is, "" if it can.
@@ -130,10 +131,10 @@ func (n *node) paused() string {
 
 // denied is the highest block number that was invalidated, nil if none was.
 func (n *node) denied() (*uint64, error) {
-	if n.parts.authority == nil {
+	if n.parts.Authority == nil {
 		return nil, nil
 	}
-	height, any, err := n.parts.authority.MaxDeniedHeight()
+	height, any, err := n.parts.Authority.MaxDeniedHeight()
 	if err != nil || !any {
 		return nil, err
 	}
@@ -152,7 +153,7 @@ func (n *node) requestReset(err error) {
 	n.mu.Lock()
 	n.standing.resetting = true // until the event comes back, nothing is built
 	n.mu.Unlock()
-	n.emitter.Emit(n.parts.ctx, rollup.ResetEvent{Err: err})
+	n.emitter.Emit(n.parts.Ctx, rollup.ResetEvent{Err: err})
 }
 
 // recovering says whether blocks are built without user transactions.
@@ -213,18 +214,18 @@ func (n *node) setActive(active bool) {
 	n.mu.Lock()
 	n.standing.active = active
 	n.mu.Unlock()
-	n.parts.metrics.SetSequencerState(active)
+	n.parts.Metrics.SetSequencerState(active)
 }
 
 // Init is called once, before RunLoop.
 func (n *node) Init(ctx context.Context, active bool) error {
-	n.parts.gossip.Start()
-	n.parts.controller.RequestForkchoiceUpdate(n.parts.ctx)
+	n.parts.Gossip.Start()
+	n.parts.Controller.RequestForkchoiceUpdate(n.parts.Ctx)
 	if !active {
 		n.setActive(false)
-		return n.parts.listener.SequencerStopped()
+		return n.parts.Listener.SequencerStopped()
 	}
-	if err := n.parts.listener.SequencerStarted(); err != nil {
+	if err := n.parts.Listener.SequencerStarted(); err != nil {
 		return fmt.Errorf("failed to notify sequencer-state listener of start: %w", err)
 	}
 	n.setActive(true)
@@ -236,10 +237,10 @@ func (n *node) Start(ctx context.Context, head common.Hash) error {
 	if n.Active() {
 		return sequencing.ErrSequencerAlreadyStarted
 	}
-	if have := n.parts.controller.UnsafeL2HeadLocked(); have.Hash != head {
+	if have := n.parts.Controller.UnsafeL2HeadLocked(); have.Hash != head {
 		return fmt.Errorf("block hash does not match: head %s, received %s", have, head)
 	}
-	if err := n.parts.listener.SequencerStarted(); err != nil {
+	if err := n.parts.Listener.SequencerStarted(); err != nil {
 		return fmt.Errorf("failed to notify sequencer-state listener of start: %w", err)
 	}
 	n.log.Info("Chain is sequenced again", "chain", n.chain.id)
@@ -261,11 +262,11 @@ func (n *node) Stop(ctx context.Context) (common.Hash, error) {
 	if !was {
 		return common.Hash{}, sequencing.ErrSequencerAlreadyStopped
 	}
-	if err := n.parts.listener.SequencerStopped(); err != nil {
+	if err := n.parts.Listener.SequencerStopped(); err != nil {
 		return common.Hash{}, fmt.Errorf("failed to notify sequencer-state listener of stop: %w", err)
 	}
 	n.log.Info("Chain is no longer sequenced", "chain", n.chain.id)
-	return n.parts.controller.UnsafeL2HeadLocked().Hash, nil
+	return n.parts.Controller.UnsafeL2HeadLocked().Hash, nil
 }
 
 // SetMaxSafeLag bounds how many blocks the unsafe head may be ahead of the safe head; 0 lifts the bound.
@@ -287,8 +288,8 @@ func (n *node) SetRecoverMode(mode bool) {
 	n.mu.Lock()
 	n.standing.recover = mode
 	n.mu.Unlock()
-	n.parts.origins.SetRecoverMode(mode)
+	n.parts.Origins.SetRecoverMode(mode)
 }
 
 // Close is called after RunLoop has returned.
-func (n *node) Close() { n.parts.gossip.Stop() }
+func (n *node) Close() { n.parts.Gossip.Stop() }

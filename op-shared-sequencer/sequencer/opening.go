@@ -59,16 +59,16 @@ func (b *block) mayKeep(origin eth.L1BlockRef) bool {
 // sequencer would tell it when there is none.
 func (b *block) findOrigin(ctx context.Context, now time.Time) (eth.L1BlockRef, error) {
 	p := &b.node.parts
-	origin, err := p.origins.FindL1Origin(ctx, b.head)
+	origin, err := p.Origins.FindL1Origin(ctx, b.head)
 	switch {
 	case err == nil:
 		return origin, nil
 	case errors.Is(err, sequencing.ErrInvalidL1Origin), errors.Is(err, sequencing.ErrNextL1OriginOrphaned):
-		p.metrics.RecordSequencerInconsistentL1Origin(b.head.L1Origin, origin.ID())
+		p.Metrics.RecordSequencerInconsistentL1Origin(b.head.L1Origin, origin.ID())
 		b.node.requestReset(fmt.Errorf("cannot build on L2 head %s with L1 origin %s: %w", b.head, b.head.L1Origin, err))
 	case ctx.Err() == nil:
 		b.node.backOff(time.Second)
-		b.node.emitter.Emit(p.ctx, rollup.L1TemporaryErrorEvent{Err: err})
+		b.node.emitter.Emit(p.Ctx, rollup.L1TemporaryErrorEvent{Err: err})
 	}
 	return origin, err
 }
@@ -79,7 +79,7 @@ func (b *block) prepare(ctx context.Context, clk Clock) error {
 	p := &b.node.parts
 	actx, cancel := context.WithTimeout(ctx, attributesTimeout)
 	defer cancel()
-	attrs, err := p.attributes.PreparePayloadAttributes(actx, b.head, b.origin.ID())
+	attrs, err := p.Attributes.PreparePayloadAttributes(actx, b.head, b.origin.ID())
 	if err != nil {
 		err = b.orLost(ctx, fmt.Errorf("preparing payload attributes on %s: %w", b.head, err))
 		switch {
@@ -88,9 +88,9 @@ func (b *block) prepare(ctx context.Context, clk Clock) error {
 			b.node.requestReset(err)
 		case errors.Is(err, derive.ErrTemporary):
 			b.node.backOff(time.Second)
-			b.node.emitter.Emit(p.ctx, rollup.EngineTemporaryErrorEvent{Err: err})
+			b.node.emitter.Emit(p.Ctx, rollup.EngineTemporaryErrorEvent{Err: err})
 		default:
-			b.node.emitter.Emit(p.ctx, rollup.CriticalErrorEvent{Err: err})
+			b.node.emitter.Emit(p.Ctx, rollup.CriticalErrorEvent{Err: err})
 		}
 		return err
 	}

@@ -280,7 +280,7 @@ func (s *Sequencer) agreedBlock(ctx context.Context, m *member, r *ledger.Record
 			opening = o
 		}
 	}
-	origin, err := m.node.parts.l1.L1BlockRefByNumber(ctx, opening.L1Origin.Number)
+	origin, err := m.node.parts.L1.L1BlockRefByNumber(ctx, opening.L1Origin.Number)
 	if err != nil {
 		return nil, false, fmt.Errorf("its agreed block of slot %d cannot be checked against L1: %w", r.Slot(), err)
 	}
@@ -293,10 +293,10 @@ func (s *Sequencer) agreedBlock(ctx context.Context, m *member, r *ledger.Record
 		}
 		made = true
 	}
-	if m.node.parts.authority == nil {
+	if m.node.parts.Authority == nil {
 		return env, made, nil
 	}
-	denied, err := m.node.parts.authority.IsDenied(uint64(env.ExecutionPayload.BlockNumber), env.ExecutionPayload.BlockHash)
+	denied, err := m.node.parts.Authority.IsDenied(uint64(env.ExecutionPayload.BlockNumber), env.ExecutionPayload.BlockHash)
 	if err != nil {
 		return nil, made, fmt.Errorf("its deny list cannot be read: %w", err)
 	}
@@ -361,14 +361,14 @@ func (s *Sequencer) valid(ctx context.Context, m *member, env *eth.ExecutionPayl
 	if err != nil {
 		return false, fmt.Errorf("reading agreed block %d: %w", env.ExecutionPayload.BlockNumber, err)
 	}
-	origin, err := m.node.parts.l1.L1BlockRefByNumber(ctx, ref.L1Origin.Number)
+	origin, err := m.node.parts.L1.L1BlockRefByNumber(ctx, ref.L1Origin.Number)
 	if err != nil {
 		return false, fmt.Errorf("its agreed block %s cannot be checked against L1: %w", ref, err)
 	}
-	if origin.Hash != ref.L1Origin.Hash || m.node.parts.authority == nil {
+	if origin.Hash != ref.L1Origin.Hash || m.node.parts.Authority == nil {
 		return origin.Hash == ref.L1Origin.Hash, nil
 	}
-	denied, err := m.node.parts.authority.IsDenied(ref.Number, ref.Hash)
+	denied, err := m.node.parts.Authority.IsDenied(ref.Number, ref.Hash)
 	if err != nil {
 		return false, fmt.Errorf("its deny list cannot be read: %w", err)
 	}

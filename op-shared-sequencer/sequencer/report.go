@@ -61,7 +61,7 @@ func (s *Sequencer) Status() []ChainStatus {
 		st := ChainStatus{Chain: c.id, NotReady: noDriver}
 		st.Agreed, _, _ = s.ledger.Head(c.id)
 		if n := c.current(); n != nil {
-			st.Head = n.parts.controller.UnsafeL2HeadLocked()
+			st.Head = n.parts.Controller.UnsafeL2HeadLocked()
 			_, st.NotReady = n.ready()
 		}
 		switch {

@@ -260,11 +260,17 @@ func New(cfg Config, d Deps) (*Sequencer, error) {
 // Factory is what driver.Config.SequencerFactory of a chain is set to.
 func (s *Sequencer) Factory(id sequence.ChainID) driver.SequencerFactory {
 	return func(p *driver.SequencerParts) sequencing.SequencerIface {
-		c := s.byID[id]
-		n := newNode(c, s.clock, s.log, fromDriver(p), func() { s.abort(c) })
-		c.attach(n)
-		return n
+		return s.Attach(id, fromDriver(p))
 	}
+}
+
+// Attach makes the sequencer of a chain's new driver: what Factory does, for drivers
+// other than upstream's.
+func (s *Sequencer) Attach(id sequence.ChainID, p Parts) sequencing.SequencerIface {
+	c := s.byID[id]
+	n := newNode(c, s.clock, s.log, p, func() { s.abort(c) })
+	c.attach(n)
+	return n
 }
 
 // Start brings the engines to the ledger's heads and begins to sequence. The virtual

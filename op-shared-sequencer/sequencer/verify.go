@@ -235,7 +235,7 @@ func (b *block) checkOpening(ctx context.Context, clk Clock, slot sequence.Slot)
 	}
 	// The origin first: the driver takes what the attributes builder finds wrong with
 	// one for its own trouble, and rests.
-	l1 := b.node.parts.l1
+	l1 := b.node.parts.L1
 	origin, err := l1.L1BlockRefByNumber(ctx, theirs.L1Origin.Number)
 	if err != nil {
 		return fmt.Errorf("%w: L1 origin %s is not known here: %w", ErrNotReady, theirs.L1Origin, err)
@@ -471,7 +471,7 @@ func (sl *slot) void(ctx context.Context) string {
 		if denied, err := n.denied(); err == nil && denied != nil && *denied <= b.opening.ParentNumber && n.localSafe().Number < *denied {
 			return fmt.Sprintf("chain %s: block %d below it was invalidated", b.id, *denied)
 		}
-		origin, err := n.parts.l1.L1BlockRefByNumber(ctx, b.opening.L1Origin.Number)
+		origin, err := n.parts.L1.L1BlockRefByNumber(ctx, b.opening.L1Origin.Number)
 		if err == nil && origin.Hash != b.opening.L1Origin.Hash {
 			return fmt.Sprintf("chain %s: its L1 origin %s is gone, L1 has %s", b.id, b.opening.L1Origin, origin)
 		}
