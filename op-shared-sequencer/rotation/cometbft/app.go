@@ -423,6 +423,9 @@ func (a *app) giveUp() {
 	}
 }
 
+// maxWait is the longest time between two heights, however late the next is due.
+const maxWait = time.Hour
+
 // pace sets when the next height begins. CometBFT reads it in the goroutine that has
 // called Commit: it counts TimeoutCommit from where the votes were there.
 func (a *app) pace(s *state, began time.Time) {
@@ -437,7 +440,7 @@ func (a *app) pace(s *state, began time.Time) {
 		k.TimeoutPropose, k.TimeoutProposeDelta = t.Short, t.Propose-t.Short
 		lead += t.Short + t.Vote
 	}
-	k.TimeoutCommit = max(0, a.machine.Due(a.ready).Sub(began)-lead)
+	k.TimeoutCommit = min(max(0, a.machine.Due(a.ready).Add(-lead).Sub(began)), maxWait)
 	if leader, _ := s.leader(s.height + 1); leader == a.self && a.signer != nil {
 		a.machine.Lead(a.ready)
 	}

@@ -232,7 +232,8 @@ func (r *Rotation) run() {
 	if err := n.Start(); err != nil {
 		r.node.Store(nil)
 		r.fail(fmt.Errorf("start the consensus node: %w", err))
-		_ = n.EventBus().Stop() // runs since the node was made
+		_ = n.EventBus().Stop() // these run since the node was made
+		_ = n.ProxyApp().Stop()
 		return
 	}
 	var all sync.WaitGroup
@@ -242,6 +243,9 @@ func (r *Rotation) run() {
 	dialers.Go(func() { r.dialAll(ctx, n.Switch()) })
 	<-ctx.Done()
 	if err := n.Stop(); err != nil {
+		r.cfg.Log.Warn("Consensus node", "err", err)
+	}
+	if err := n.ProxyApp().Stop(); err != nil {
 		r.cfg.Log.Warn("Consensus node", "err", err)
 	}
 	dialers.Wait()
