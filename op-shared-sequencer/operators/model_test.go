@@ -47,6 +47,13 @@ func (m *modelSet) total() (total uint64) {
 	return total
 }
 
+func (m *modelSet) power(by map[common.Address]bool) (power uint64) {
+	for a := range by {
+		power += m.operators[a].Power
+	}
+	return power
+}
+
 // after is the model's operators and chains with a change in force, and whether that is
 // another state, and one that may be.
 func (m *modelSet) after(c Change) (next *modelSet, differs, allowed bool) {
@@ -124,10 +131,7 @@ func (m *modelSet) boundary(slot sequence.Slot) (inForce []Change) {
 	before := &modelSet{operators: m.operators}
 	left := max(1, before.total()/3)
 	m.waiting = slices.DeleteFunc(m.waiting, func(w *modelChange) bool {
-		var power uint64
-		for a := range w.by {
-			power += before.operators[a].Power
-		}
+		power := before.power(w.by)
 		// In halves: power > 2/3 total, without a product.
 		if rest := before.total() - power; power/2 < rest || power/2 == rest && power%2 == 0 {
 			return false
@@ -194,13 +198,29 @@ func genChange(slot sequence.Slot, m *modelSet) *rapid.Generator[Change] {
 // TestSetAgainstModel runs a set, a second one that is encoded and decoded at every
 // step, and the model, and holds all three against each other.
 func TestSetAgainstModel(t *testing.T) {
-	inForceAtAll := map[Kind]int{}
+	inForceAtAll, several, exact := map[Kind]int{}, 0, 0
 	rapid.Check(t, func(t *rapid.T) {
-		g := testGenesis(rapid.SliceOfN(rapid.OneOf(rapid.Uint64Range(1, 4), rapid.Uint64Range(90, 110), rapid.Uint64Range(MaxTotalPower/8, MaxTotalPower/7)), 1, 5).Draw(t, "powers")...)
+		powers := rapid.SliceOfN(rapid.OneOf(rapid.Uint64Range(1, 4), rapid.Uint64Range(90, 110), rapid.Uint64Range(MaxTotalPower/8, MaxTotalPower/7)), 1, 5).Draw(t, "powers")
+		if rapid.Bool().Draw(t, "equal powers") { // so that two thirds can be met exactly
+			powers = []uint64{powers[0], powers[0], powers[0]}
+		}
+		g := testGenesis(powers...)
 		require.NoError(t, g.Check())
 		set, other, model := NewSet(g), NewSet(g), newModelSet(g)
 		slot := slot0
 		var known []Change
+		actor := rapid.Custom(func(t *rapid.T) int {
+			if rapid.IntRange(0, 4).Draw(t, "anybody") == 0 {
+				return rapid.IntRange(0, modelActors-1).Draw(t, "actor")
+			}
+			var members []int
+			for n := range modelActors {
+				if _, ok := model.operators[testAddress(n)]; ok {
+					members = append(members, n)
+				}
+			}
+			return rapid.SampledFrom(members).Draw(t, "operator")
+		})
 		approve := func(c Change, actor int) {
 			signed, err := SignChange(set.ID(), c, testKey(actor))
 			require.NoError(t, err)
@@ -210,47 +230,68 @@ func TestSetAgainstModel(t *testing.T) {
 			require.Equal(t, fmt.Sprint(err), fmt.Sprint(other.Apply(signed, slot)), "determinism")
 			require.Equal(t, model.apply(c, testAddress(actor), slot), err == nil, "%v: %v", c, err)
 		}
+		boundary := func(rt *rapid.T) {
+			before := set.TotalPower()
+			var others []common.Address
+			for _, o := range set.Operators() {
+				others = append(others, o.Address)
+			}
+			for _, w := range model.waiting {
+				if 3*model.power(w.by) == 2*model.total() {
+					exact++
+				}
+			}
+			got := set.Boundary(slot)
+			if len(got) > 1 {
+				several++
+			}
+			require.Equal(t, model.boundary(slot), got)
+			require.Equal(t, got, other.Boundary(slot), "determinism")
+			for _, c := range got {
+				inForceAtAll[c.Kind]++
+			}
+			require.LessOrEqual(t, diff(before, set.TotalPower()), max(1, before/3))
+			var stay uint64
+			for _, a := range others {
+				o, _ := set.Operator(a)
+				stay += o.Power
+			}
+			require.True(t, stay > 0, "somebody who was known before is still there")
+			slot += sequence.Slot(rapid.IntRange(0, 5).Draw(rt, "slots"))
+		}
 		t.Repeat(map[string]func(*rapid.T){
 			"propose": func(rt *rapid.T) {
-				c := genChange(slot, model).Draw(rt, "change")
-				known = append(known, c)
-				approve(c, rapid.IntRange(0, modelActors-1).Draw(rt, "actor"))
+				for range rapid.IntRange(1, 5).Draw(rt, "changes") {
+					c := genChange(slot, model).Draw(rt, "change")
+					known = append(known, c)
+					approve(c, actor.Draw(rt, "by"))
+				}
 			},
 			"approve": func(rt *rapid.T) {
 				if len(known) == 0 {
 					rt.Skip()
 				}
-				approve(rapid.SampledFrom(known).Draw(rt, "change"), rapid.IntRange(0, modelActors-1).Draw(rt, "actor"))
+				approve(rapid.SampledFrom(known).Draw(rt, "change"), actor.Draw(rt, "by"))
 			},
-			"all approve": func(rt *rapid.T) {
-				if len(known) == 0 {
-					rt.Skip()
+			"some approve everything": func(rt *rapid.T) {
+				some := rapid.SliceOfN(rapid.Bool(), modelActors, modelActors).Draw(rt, "who")
+				for _, w := range slices.Clone(model.waiting) {
+					for actor, does := range some {
+						if does {
+							approve(w.change, actor)
+						}
+					}
 				}
-				c := rapid.SampledFrom(known).Draw(rt, "change")
-				for actor := range modelActors {
-					approve(c, actor)
-				}
+				boundary(rt)
 			},
-			"boundary": func(rt *rapid.T) {
-				before := set.TotalPower()
-				var others []common.Address
-				for _, o := range set.Operators() {
-					others = append(others, o.Address)
+			"boundary": boundary,
+			"all approve everything": func(rt *rapid.T) {
+				for _, w := range slices.Clone(model.waiting) {
+					for actor := range modelActors {
+						approve(w.change, actor)
+					}
 				}
-				got := set.Boundary(slot)
-				require.Equal(t, model.boundary(slot), got)
-				require.Equal(t, got, other.Boundary(slot), "determinism")
-				for _, c := range got {
-					inForceAtAll[c.Kind]++
-				}
-				require.LessOrEqual(t, diff(before, set.TotalPower()), max(1, before/3))
-				var stay uint64
-				for _, a := range others {
-					o, _ := set.Operator(a)
-					stay += o.Power
-				}
-				require.True(t, stay > 0, "somebody who was known before is still there")
-				slot += sequence.Slot(rapid.IntRange(0, 5).Draw(rt, "slots"))
+				boundary(rt)
 			},
 			"reorg": func(rt *rapid.T) { slot -= sequence.Slot(rapid.IntRange(0, 10).Draw(rt, "slots")) },
 			"clone": func(rt *rapid.T) {
@@ -289,5 +330,7 @@ func TestSetAgainstModel(t *testing.T) {
 	for _, kind := range []Kind{AddOperator, RemoveOperator, SetPower, JoinChain, LeaveChain} {
 		require.Positive(t, inForceAtAll[kind], "the test put nothing of this kind in force: %s", kind)
 	}
-	t.Logf("in force: %v", inForceAtAll)
+	require.Positive(t, several, "several changes at one boundary")
+	require.Positive(t, exact, "exactly two thirds, which is not enough")
+	t.Logf("in force: %v; %d boundaries with several, %d times exactly two thirds", inForceAtAll, several, exact)
 }
