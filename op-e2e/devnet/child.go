@@ -79,6 +79,14 @@ func (p *Child) PID() int { return p.cmd.Process.Pid }
 // Done is closed when the process has ended.
 func (p *Child) Done() <-chan struct{} { return p.done }
 
+// Signal sends the process a signal.
+func (p *Child) Signal(sig syscall.Signal) error {
+	if err := p.cmd.Process.Signal(sig); err != nil {
+		return fmt.Errorf("signal %s to %s: %w", sig, p.name, err)
+	}
+	return nil
+}
+
 // Stop interrupts the process and waits for its end; when ctx ends first, it kills it.
 func (p *Child) Stop(ctx context.Context) error {
 	if err := p.cmd.Process.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {

@@ -44,6 +44,20 @@ type Config struct {
 	// protocol's time.
 	MessageExpiry uint64
 
+	// Operators is how many operators the set has; 0 is 1, which is alone and agrees with
+	// nobody. A Dir that exists must be of as many.
+	Operators int
+	// Separate runs each operator in a process of its own.
+	Separate bool
+	// Command runs such a process, as `devnet operator` does, with further arguments.
+	// Empty: this program with the argument "operator".
+	Command []string
+	// ConsensusDial maps the address at which operator from dials operator to, for a proxy
+	// between them. May be nil.
+	ConsensusDial func(from, to int, addr string) string
+	// Subblocks is in how many parts a slot is agreed on. 0: op-node's default.
+	Subblocks int
+
 	Engines EngineMode
 	// Geth is the patched op-geth's binary, for process engines.
 	Geth  string
@@ -60,13 +74,28 @@ type Config struct {
 	// ConfDepth is how many L1 blocks behind the L1 head the origin of a block stays.
 	ConfDepth uint64
 
-	// Sequencer changes the shared sequencer's configuration. May be nil.
+	// Sequencer changes the shared sequencer's configuration, of every operator. May be nil.
+	// For operators in processes of their own it is called once, and only times, limits and
+	// the number of subblocks are taken.
 	Sequencer func(*config.SharedSequencer)
-	// Options changes what the op-node is given beside its configuration. May be nil.
-	Options func(*service.Options)
+	// Options changes what the op-node is given beside its configuration, OperatorOptions
+	// what that of one operator is given. May be nil. Not for processes of their own.
+	Options         func(*service.Options)
+	OperatorOptions func(operator int, o *service.Options)
+	// OperatorFailed is told when an operator in this process cannot go on. nil: the devnet
+	// cannot either.
+	OperatorFailed func(operator int, err error)
 
 	Log log.Logger
+	// LogLevel is that of operators in processes of their own, which log to files. Empty: info.
+	LogLevel string
 }
+
+// operators is how many there are.
+func (c *Config) operators() int { return max(1, c.Operators) }
+
+// maxOperators is more than one machine runs.
+const maxOperators = 16
 
 // Ports are the ports to listen on, on 127.0.0.1; 0 takes a free one.
 type Ports struct {
@@ -75,6 +104,27 @@ type Ports struct {
 	Node            int            // op-node of chain C: /C/; super roots: /
 	SharedSequencer int            // sharedseq
 	Engines         map[uint64]int // HTTP and WebSocket, by chain
+	// Node, SharedSequencer and Engines are the first operator's; Stride is how far those
+	// of the next one are behind. 0: the others take free ones.
+	Stride int
+}
+
+// of are the ports of an operator.
+func (p *Ports) of(operator int) (node, rpc int, engines map[uint64]int) {
+	at := func(port int) int {
+		if operator == 0 || port == 0 {
+			return port
+		}
+		if p.Stride == 0 {
+			return 0
+		}
+		return port + operator*p.Stride
+	}
+	engines = map[uint64]int{}
+	for id, port := range p.Engines {
+		engines[id] = at(port)
+	}
+	return at(p.Node), at(p.SharedSequencer), engines
 }
 
 // DefaultConfig is two chains with blocks of one second on an L1 with blocks of two,
@@ -103,6 +153,12 @@ func (c *Config) Check() error {
 		return errors.New("no op-geth binary for engines as processes: expected its path")
 	case !c.NoProposer && c.ProposalInterval <= 0:
 		return fmt.Errorf("proposal interval %v: expected more than 0", c.ProposalInterval)
+	case c.Operators < 0 || c.Operators > maxOperators:
+		return fmt.Errorf("%d operators: expected 1 to %d", c.Operators, maxOperators)
+	case c.Subblocks < 0:
+		return fmt.Errorf("%d subblocks in a slot: expected 1 or more", c.Subblocks)
+	case c.Separate && (c.Options != nil || c.OperatorOptions != nil):
+		return errors.New("options of the op-node cannot be changed when operators are processes of their own")
 	case c.Log == nil:
 		return errors.New("no logger")
 	}
@@ -120,6 +176,7 @@ type kept struct {
 	L1BlockTime   uint64   `json:"l1BlockTime"`
 	L2BlockTime   uint64   `json:"l2BlockTime"`
 	MessageExpiry uint64   `json:"messageExpiry"`
+	Operators     int      `json:"operators,omitempty"` // 0: one that is alone
 }
 
 const keptFile = "devnet.json"
@@ -128,6 +185,9 @@ const keptFile = "devnet.json"
 func (c *Config) keep(dir string) error {
 	chains := slices.Sorted(slices.Values(c.Chains))
 	now := kept{Chains: chains, L1BlockTime: c.L1BlockTime, L2BlockTime: c.L2BlockTime, MessageExpiry: c.MessageExpiry}
+	if n := c.operators(); n > 1 {
+		now.Operators = n
+	}
 	path := filepath.Join(dir, keptFile)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -159,6 +219,8 @@ func (c *Config) keep(dir string) error {
 		return differs("the L2 block time", now.L2BlockTime, was.L2BlockTime)
 	case was.MessageExpiry != now.MessageExpiry:
 		return differs("the message expiry", now.MessageExpiry, was.MessageExpiry)
+	case was.Operators != now.Operators:
+		return differs("the number of operators", max(1, now.Operators), max(1, was.Operators))
 	}
 	return nil
 }

@@ -5,7 +5,6 @@ package devnet
 
 import (
 	"context"
-	"crypto/ecdsa"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,29 +16,14 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ethereum/go-ethereum/crypto"
-	"github.com/ethereum/go-ethereum/ethclient"
 	"github.com/ethereum/go-ethereum/log"
 	"github.com/gofrs/flock"
 
 	"github.com/ethereum-optimism/optimism/op-batcher/batcher"
 	"github.com/ethereum-optimism/optimism/op-proposer/proposer"
-	"github.com/ethereum-optimism/optimism/op-service/sources"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-e2e/genesis"
-	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/config"
-	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/service"
-	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine"
-	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rpc"
 )
-
-// l2Engine is one chain's op-geth, in this process or in its own.
-type l2Engine interface {
-	HTTP() string
-	WS() string
-	Auth() string
-	Stop(ctx context.Context) error
-}
 
 // Devnet is a running devnet.
 type Devnet struct {
@@ -49,24 +33,15 @@ type Devnet struct {
 	lock    *flock.Flock // nil until the directory is ours
 	genesis *genesis.Output
 	keys    *genesis.Keys
-	jwt     [32]byte
 	chains  []uint64 // ascending
 
-	l1      *L1
-	engines map[uint64]l2Engine
-	ready   []engine.Engine // embedded engines
+	l1  *L1
+	ops []*Operator
 
-	mu        sync.Mutex
-	node      *service.Service
-	nodePort  int
-	seqPort   int
-	batchers  map[uint64]*batcher.BatcherService
-	proposer  *proposer.ProposerService
-	eth       map[uint64]*ethclient.Client
-	rollups   map[uint64]*sources.RollupClient
-	superNode *sources.SuperNodeClient
-	sequencer *rpc.Client
-	failed    chan error
+	mu       sync.Mutex
+	batchers map[uint64]*batcher.BatcherService
+	proposer *proposer.ProposerService
+	failed   chan error
 }
 
 // Start makes a devnet, or goes on with the one in cfg.Dir. When it returns, all
@@ -77,12 +52,8 @@ func Start(ctx context.Context, cfg Config) (_ *Devnet, err error) {
 	}
 	d := &Devnet{
 		cfg: cfg, log: cfg.Log, dir: cfg.Dir, chains: slices.Sorted(slices.Values(cfg.Chains)),
-		engines: map[uint64]l2Engine{}, batchers: map[uint64]*batcher.BatcherService{},
-		eth: map[uint64]*ethclient.Client{}, rollups: map[uint64]*sources.RollupClient{},
-		failed: make(chan error, 1),
+		batchers: map[uint64]*batcher.BatcherService{}, failed: make(chan error, 1),
 	}
-	// Only a devnet's own tools reach the engines; the secret is as public as the keys.
-	d.jwt = crypto.Keccak256Hash([]byte("op-shared-sequencer devnet"))
 	defer func() {
 		if err != nil {
 			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
@@ -105,10 +76,7 @@ func Start(ctx context.Context, cfg Config) (_ *Devnet, err error) {
 	if err := d.startL1(); err != nil {
 		return nil, err
 	}
-	if err := d.startEngines(ctx); err != nil {
-		return nil, err
-	}
-	if err := d.StartNode(ctx); err != nil {
+	if err := d.startOperators(ctx); err != nil {
 		return nil, err
 	}
 	if err := d.StartBatchers(ctx); err != nil {
@@ -145,7 +113,7 @@ func (d *Devnet) prepare(ctx context.Context) error {
 	if d.keys, err = genesis.DevKeys(); err != nil {
 		return err
 	}
-	dir := filepath.Join(d.dir, "genesis")
+	dir := genesisPath(d.dir)
 	d.genesis, err = genesis.Load(dir)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -168,6 +136,8 @@ func (d *Devnet) prepare(ctx context.Context) error {
 	return d.genesis.Write(dir)
 }
 
+func genesisPath(root string) string { return filepath.Join(root, genesisDir) }
+
 func (d *Devnet) startL1() (err error) {
 	d.l1, err = StartL1(L1Config{
 		Dir: filepath.Join(d.dir, "l1"), Genesis: d.genesis.L1, BlockTime: d.cfg.L1BlockTime,
@@ -176,135 +146,50 @@ func (d *Devnet) startL1() (err error) {
 	return err
 }
 
-// startEngines opens all engines at once: each takes half a second.
-func (d *Devnet) startEngines(ctx context.Context) error {
-	made, errs := make([]l2Engine, len(d.chains)), make([]error, len(d.chains))
-	var wg sync.WaitGroup
-	for i, id := range d.chains {
-		wg.Go(func() { made[i], errs[i] = d.startEngine(ctx, id) })
+// startOperators lays out the set and starts it.
+func (d *Devnet) startOperators(ctx context.Context) error {
+	plans, err := d.plans()
+	if err != nil {
+		return err
 	}
-	wg.Wait()
-	for i, id := range d.chains {
-		if errs[i] != nil {
-			continue
-		}
-		d.engines[id] = made[i]
-		if e, ok := made[i].(*embeddedEngine); ok {
-			d.ready = append(d.ready, e.node.Engine())
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (d *Devnet) startEngine(ctx context.Context, id uint64) (l2Engine, error) {
-	dir := filepath.Join(d.dir, "engines", strconv.FormatUint(id, 10))
-	port := d.cfg.Ports.Engines[id]
-	if d.cfg.Engines == Process {
-		return startGeth(ctx, gethConfig{
-			Binary: d.cfg.Geth, Chain: id, Genesis: d.genesis.L2[id], Dir: dir, JWT: d.jwt, Port: port, Log: d.log,
-		})
-	}
-	return startEmbedded(id, d.genesis.L2[id], dir, d.jwt, port, d.log)
-}
-
-// StartNode runs op-node with the shared sequencer. It is part of Start, and for tests
-// that stopped the node. The node comes back at the same ports.
-func (d *Devnet) StartNode(ctx context.Context) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.node != nil {
-		return errors.New("op-node runs already")
-	}
-	nc := nodeConfig{
-		Dir: filepath.Join(d.dir, "node"), Genesis: d.genesis, JWT: d.jwt,
-		L1:      l1Endpoints{Config: d.genesis.L1.Config, RPC: d.l1.HTTP(), Beacon: d.l1.Beacon()},
-		Engines: map[uint64]string{}, Port: d.nodePort, ConfDepth: d.cfg.ConfDepth, Sequence: true,
-		P2P: d.cfg.P2P, Signers: map[uint64]*ecdsa.PrivateKey{},
-	}
-	if nc.Port == 0 {
-		nc.Port = d.cfg.Ports.Node
-	}
-	for _, id := range d.chains {
-		nc.Engines[id] = d.engines[id].Auth()
-		key, err := d.keys.SequencerP2P(id)
+	for _, p := range plans {
+		o, err := d.newOperator(p)
 		if err != nil {
 			return err
 		}
-		nc.Signers[id] = key
+		d.ops = append(d.ops, o)
 	}
-	cfg, err := nc.config()
-	if err != nil {
-		return err
+	if d.cfg.Separate {
+		return d.each((*Operator).Start, ctx)
 	}
-	cfg.SharedSequencer = config.DefaultSharedSequencer()
-	s := &cfg.SharedSequencer
-	s.Enabled, s.Chains, s.DataDir = true, chainIDs(d.chains), filepath.Join(d.dir, "sequencer")
-	s.RPC = config.RPC{ListenAddr: "127.0.0.1", ListenPort: d.seqPort}
-	if s.RPC.ListenPort == 0 {
-		s.RPC.ListenPort = d.cfg.Ports.SharedSequencer
+	// One operator's engines after the other's: each finds those before it, and no two
+	// connect to each other at the same time, of which connections op-geth may refuse both.
+	for _, o := range d.ops {
+		if err := o.startEngines(ctx); err != nil {
+			return o.wrap(err)
+		}
 	}
-	if s.RelayerKey, err = d.keys.Relayer(); err != nil {
-		return err
-	}
-	if d.cfg.Engines == Process {
-		s.Engines = enginesOf(nc.Engines, d.jwt)
-	}
-	if d.cfg.Sequencer != nil {
-		d.cfg.Sequencer(s)
-	}
-	opts := service.Options{Version: "devnet", RequestStop: func(err error) { d.fail(fmt.Errorf("op-node asks to stop: %w", err)) }}
-	if d.cfg.Engines == Embedded {
-		opts.Engines = d.ready
-	}
-	if d.cfg.Options != nil {
-		d.cfg.Options(&opts)
-	}
-	node, err := service.New(d.log.New("service", "op-node"), cfg, opts)
-	if err != nil {
-		return err
-	}
-	if err := node.Start(ctx); err != nil {
-		return err
-	}
-	d.node = node
-	d.nodePort, d.seqPort = urlPort(node.NodeURL()), urlPort(node.SharedSequencerURL())
-	return d.awaitNode(ctx)
+	return d.each((*Operator).StartNode, ctx)
 }
 
-// awaitNode waits until each chain's op-node has looked at its engine.
-func (d *Devnet) awaitNode(ctx context.Context) error {
-	for _, id := range d.chains {
-		c := d.rollups[id]
-		if c == nil {
-			var err error
-			if c, err = rollupClient(ctx, d.node.NodeURL()+"/"+strconv.FormatUint(id, 10), d.log); err != nil {
-				return err
-			}
-			d.rollups[id] = c
-		}
-		if err := awaitSyncStatus(ctx, id, c); err != nil {
-			return err
-		}
+// each does something with all operators at once.
+func (d *Devnet) each(f func(*Operator, context.Context) error, ctx context.Context) error {
+	errs := make([]error, len(d.ops))
+	var wg sync.WaitGroup
+	for i, o := range d.ops {
+		wg.Go(func() { errs[i] = f(o, ctx) })
 	}
-	if d.superNode == nil {
-		var err error
-		if d.superNode, err = superNodeClient(ctx, d.node.NodeURL(), d.log); err != nil {
-			return err
-		}
-	}
-	return nil
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
-// StopNode stops op-node cleanly.
-func (d *Devnet) StopNode(ctx context.Context) error {
-	d.mu.Lock()
-	node := d.node
-	d.node = nil
-	d.mu.Unlock()
-	if node == nil {
-		return nil
+// urls are where all operators serve something, the first operator's first.
+func (d *Devnet) urls(of func(*Operator) string) []string {
+	var out []string
+	for _, o := range d.ops {
+		out = append(out, of(o))
 	}
-	return node.Stop(ctx)
+	return out
 }
 
 // StartBatchers runs a batcher per chain; part of Start, and for tests that stopped them.
@@ -322,7 +207,9 @@ func (d *Devnet) StartBatchers(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		b, err := startBatcher(ctx, id, d.l1.HTTP(), d.engines[id].HTTP(), d.NodeRPC(id), key, d.cfg.Blobs, d.log)
+		l2 := d.urls(func(o *Operator) string { return o.EngineRPC(id) })
+		rollup := d.urls(func(o *Operator) string { return o.NodeRPC(id) })
+		b, err := startBatcher(ctx, id, d.l1.HTTP(), l2, rollup, key, d.cfg.Blobs, d.log)
 		if err != nil {
 			return err
 		}
@@ -351,7 +238,7 @@ func (d *Devnet) startProposer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.proposer, err = startProposer(ctx, d.l1.HTTP(), d.NodeURL(), d.genesis.Addresses[first].DisputeGameFactoryProxy, d.cfg.ProposalInterval, key, d.log)
+	d.proposer, err = startProposer(ctx, d.l1.HTTP(), d.urls((*Operator).NodeURL), d.genesis.Addresses[first].DisputeGameFactoryProxy, d.cfg.ProposalInterval, key, d.log)
 	return err
 }
 
@@ -368,28 +255,10 @@ func (d *Devnet) Stop(ctx context.Context) error {
 		add("op-proposer", stopNow(d.proposer))
 		d.proposer = nil
 	}
-	for _, c := range d.eth {
-		c.Close()
+	for _, o := range d.ops {
+		o.hangUp()
 	}
-	for _, c := range d.rollups {
-		c.Close()
-	}
-	if d.superNode != nil {
-		d.superNode.Close()
-	}
-	if d.sequencer != nil {
-		d.sequencer.Close()
-	}
-	d.eth, d.rollups, d.superNode, d.sequencer = nil, nil, nil, nil
-	add("op-node", d.StopNode(ctx))
-	for _, id := range d.chains {
-		if e := d.engines[id]; e != nil {
-			stop, cancel := context.WithTimeout(ctx, engineStopTime)
-			add(fmt.Sprintf("the engine of chain %d", id), e.Stop(stop))
-			cancel()
-		}
-	}
-	d.engines = nil
+	add("the operators", d.each((*Operator).Stop, ctx))
 	if d.l1 != nil {
 		add("L1", d.l1.Close())
 		d.l1 = nil

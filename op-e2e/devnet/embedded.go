@@ -4,9 +4,6 @@ import (
 	"context"
 	"path/filepath"
 
-	"github.com/ethereum/go-ethereum/core"
-	"github.com/ethereum/go-ethereum/log"
-
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine/embedded"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
@@ -16,13 +13,23 @@ type embeddedEngine struct {
 	node *embedded.Node
 }
 
+// smallCache is for many engines on one machine.
+var smallCache = embedded.Cache{Database: 16, State: 16, Snapshot: 16}
+
 // startEmbedded opens the same files as startGeth: a directory can change its mode.
-func startEmbedded(chain uint64, g *core.Genesis, dir string, jwt [32]byte, port int, l log.Logger) (*embeddedEngine, error) {
-	public := &embedded.Listen{Port: port}
-	n, err := embedded.Start(embedded.Config{
-		Chain: sequence.ChainID(chain), Genesis: g, DataDir: filepath.Join(dir, gethDir), JWTSecret: jwt,
-		HTTP: public, WS: public, Log: l.New("service", "op-geth", "chain", chain),
-	})
+func startEmbedded(cfg engineConfig) (*embeddedEngine, error) {
+	public := &embedded.Listen{Port: cfg.Port}
+	ec := embedded.Config{
+		Chain: sequence.ChainID(cfg.Chain), Genesis: cfg.Genesis, DataDir: filepath.Join(cfg.Dir, gethDir), JWTSecret: cfg.JWT,
+		HTTP: public, WS: public, Log: cfg.Log.New("service", "op-geth", "chain", cfg.Chain),
+	}
+	if cfg.Small {
+		ec.Cache = smallCache
+	}
+	if p := cfg.P2P; p != nil {
+		ec.P2P = &embedded.P2P{Listen: embedded.Listen{Port: p.Port}, Key: p.Key, Peers: p.Peers}
+	}
+	n, err := embedded.Start(ec)
 	if err != nil {
 		return nil, err
 	}

@@ -9,7 +9,8 @@ import (
 	"github.com/ethereum/go-ethereum/common"
 )
 
-// Endpoints is where a devnet listens, for people and tools.
+// Endpoints is where a devnet listens, for people and tools. Node, SharedSequencer and
+// Chains are the first operator's.
 type Endpoints struct {
 	L1              string                    `json:"l1"`
 	L1WS            string                    `json:"l1WS"`
@@ -19,6 +20,16 @@ type Endpoints struct {
 	SharedSequencer string                    `json:"sharedSequencer"`
 	Chains          map[uint64]ChainEndpoints `json:"chains"`
 	TestToken       common.Address            `json:"testToken"` // ERC-7802, on every L2
+	Operators       []OperatorEndpoints       `json:"operators,omitempty"`
+}
+
+// OperatorEndpoints is where one operator of several listens.
+type OperatorEndpoints struct {
+	Address         common.Address            `json:"address"` // of its key
+	Node            string                    `json:"node"`
+	SharedSequencer string                    `json:"sharedSequencer"`
+	Chains          map[uint64]ChainEndpoints `json:"chains"`
+	PID             int                       `json:"pid,omitempty"` // of its process, if it has its own
 }
 
 // ChainEndpoints is where one rollup's services listen.
@@ -37,12 +48,24 @@ func (d *Devnet) Endpoints() Endpoints {
 	e := Endpoints{
 		L1: d.l1.HTTP(), L1WS: d.l1.WS(), L1Beacon: d.l1.Beacon(), L1ChainID: d.genesis.L1.Config.ChainID.Uint64(),
 		Node: d.NodeURL(), SharedSequencer: d.SharedSequencerURL(),
-		Chains: map[uint64]ChainEndpoints{}, TestToken: d.genesis.TestToken,
+		Chains: d.ops[0].endpoints(), TestToken: d.genesis.TestToken,
 	}
-	for _, id := range d.chains {
-		e.Chains[id] = ChainEndpoints{RPC: d.EngineRPC(id), WS: d.EngineWS(id), Node: d.NodeRPC(id)}
+	if len(d.ops) > 1 {
+		for _, o := range d.ops {
+			e.Operators = append(e.Operators, OperatorEndpoints{
+				Address: o.Address(), Node: o.NodeURL(), SharedSequencer: o.SharedSequencerURL(), Chains: o.endpoints(), PID: o.PID(),
+			})
+		}
 	}
 	return e
+}
+
+func (o *Operator) endpoints() map[uint64]ChainEndpoints {
+	out := map[uint64]ChainEndpoints{}
+	for _, id := range o.chains {
+		out[id] = ChainEndpoints{RPC: o.EngineRPC(id), WS: o.EngineWS(id), Node: o.NodeRPC(id)}
+	}
+	return out
 }
 
 func (d *Devnet) writeEndpoints() error {

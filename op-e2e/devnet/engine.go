@@ -2,6 +2,7 @@ package devnet
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,21 +15,45 @@ import (
 
 	"github.com/ethereum/go-ethereum/common/hexutil"
 	"github.com/ethereum/go-ethereum/core"
+	"github.com/ethereum/go-ethereum/crypto"
 	"github.com/ethereum/go-ethereum/log"
+	"github.com/ethereum/go-ethereum/p2p/enode"
 )
 
 // gethDir is op-geth's data directory in that of an engine.
 const gethDir = "geth"
 
-// gethConfig says how a geth of its own process is run.
-type gethConfig struct {
-	Binary  string
+// l2Engine is one chain's op-geth, in this process or in its own.
+type l2Engine interface {
+	HTTP() string
+	WS() string
+	Auth() string
+	Stop(ctx context.Context) error
+}
+
+// engineConfig says how an op-geth is run.
+type engineConfig struct {
 	Chain   uint64
 	Genesis *core.Genesis
 	Dir     string
 	JWT     [32]byte
-	Port    int // HTTP and WebSocket; 0 takes a free one
+	Port    int        // HTTP and WebSocket; 0 takes a free one
+	P2P     *engineP2P // nil: no networking
+	Small   bool       // small caches
 	Log     log.Logger
+}
+
+// engineP2P is an engine's place among those of the other operators.
+type engineP2P struct {
+	Key   *ecdsa.PrivateKey
+	Port  int
+	Peers []*enode.Node
+}
+
+// gethConfig says how a geth of its own process is run.
+type gethConfig struct {
+	engineConfig
+	Binary string
 }
 
 // Geth is one chain's op-geth as a process of its own.
@@ -107,18 +132,27 @@ func (g *Geth) Start(ctx context.Context) error {
 	if g.http != "" {
 		port, authPort = portOf(g.http), portOf(g.auth)
 	}
+	cache := 128 // MB
+	if g.cfg.Small {
+		cache = 64
+	}
 	args := []string{
 		"--datadir", g.dataDir(), "--networkid", strconv.FormatUint(g.cfg.Chain, 10),
 		"--state.scheme", "path", "--gcmode", "full", "--syncmode", "full",
-		"--nodiscover", "--maxpeers", "0", "--port", "0", "--ipcdisable", "--nat", "none",
+		"--nodiscover", "--ipcdisable", "--nat", "none",
 		"--http", "--http.addr", "127.0.0.1", "--http.port", strconv.Itoa(port), "--http.api", "eth,net,web3,debug,txpool", "--http.corsdomain", "*", "--http.vhosts", "*",
 		"--ws", "--ws.addr", "127.0.0.1", "--ws.port", strconv.Itoa(port), "--ws.api", "eth,net,web3,debug,txpool", "--ws.origins", "*",
 		"--authrpc.addr", "127.0.0.1", "--authrpc.port", strconv.Itoa(authPort), "--authrpc.jwtsecret", g.jwtPath(),
-		"--rollup.disabletxpoolgossip", "--cache", "128",
+		"--cache", strconv.Itoa(cache),
 		"--txpool.nolocals", "--txpool.journal", "", "--txpool.accountslots", "20000", "--txpool.globalslots", "40000",
 		"--txpool.accountqueue", "20000", "--txpool.globalqueue", "40000",
 		"--log.format", "json", "--verbosity", "3",
 	}
+	network, err := g.network()
+	if err != nil {
+		return err
+	}
+	args = append(args, network...)
 	l := g.cfg.Log.New("service", "op-geth", "chain", g.cfg.Chain)
 	found := make(chan bool, 2) // one value per endpoint: whether it is the authenticated one
 	last := ""
@@ -176,6 +210,31 @@ func (g *Geth) Start(ctx context.Context) error {
 	}()
 	return nil
 }
+
+// network makes the arguments for op-geth's own network, which are none of its flags for
+// static peers: those are in a file.
+func (g *Geth) network() ([]string, error) {
+	p := g.cfg.P2P
+	if p == nil {
+		return []string{"--maxpeers", "0", "--port", "0", "--rollup.disabletxpoolgossip"}, nil
+	}
+	peers, err := json.Marshal(p.Peers) // a list of strings is the same in TOML
+	if err != nil {
+		return nil, err
+	}
+	key, file := filepath.Join(g.cfg.Dir, "nodekey"), filepath.Join(g.cfg.Dir, "network.toml")
+	if err := crypto.SaveECDSA(key, p.Key); err != nil {
+		return nil, err
+	}
+	text := fmt.Sprintf("[Node.P2P]\nListenAddr = \"127.0.0.1:%d\"\nStaticNodes = %s\nTrustedNodes = %s\n", p.Port, peers, peers)
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		return nil, err
+	}
+	return []string{"--config", file, "--nodekey", key, "--maxpeers", strconv.Itoa(maxEnginePeers)}, nil
+}
+
+// maxEnginePeers is how many peers an engine takes beside those of the other operators.
+const maxEnginePeers = 25
 
 // HTTP and WS are the public RPC, Auth is the authenticated one.
 func (g *Geth) HTTP() string { return "http://" + g.http }

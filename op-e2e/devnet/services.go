@@ -24,10 +24,15 @@ import (
 // roots, with a permissioned proposer.
 const superPermissionedGame = 5
 
+// activeCheck is how often batchers and proposer look whether the operator they ask still
+// answers; else they go on with another.
+const activeCheck = 2 * time.Second
+
 // startBatcher runs a stock op-batcher, tuned to bring blocks to L1 within a few seconds.
-func startBatcher(ctx context.Context, chain uint64, l1, l2, rollup string, key *ecdsa.PrivateKey, blobs bool, l log.Logger) (*batcher.BatcherService, error) {
+// l2 and rollup are the operators', in the same order.
+func startBatcher(ctx context.Context, chain uint64, l1 string, l2, rollup []string, key *ecdsa.PrivateKey, blobs bool, l log.Logger) (*batcher.BatcherService, error) {
 	cfg := &batcher.CLIConfig{
-		L1EthRpc: l1, L2EthRpc: []string{l2}, RollupRpc: []string{rollup},
+		L1EthRpc: l1, L2EthRpc: l2, RollupRpc: rollup,
 		MaxPendingTransactions: 7,
 		MaxChannelDuration:     1, // a channel per L1 block
 		MaxL1TxSize:            120_000,
@@ -42,6 +47,9 @@ func startBatcher(ctx context.Context, chain uint64, l1, l2, rollup string, key 
 		DataAvailabilityType:   batcherflags.CalldataType,
 		CompressionAlgo:        derive.Brotli,
 		RPC:                    oprpc.CLIConfig{ListenAddr: "127.0.0.1", EnableAdmin: true},
+	}
+	if len(rollup) > 1 {
+		cfg.ActiveSequencerCheckDuration = activeCheck
 	}
 	if blobs {
 		cfg.DataAvailabilityType = batcherflags.BlobsType
@@ -58,9 +66,9 @@ func startBatcher(ctx context.Context, chain uint64, l1, l2, rollup string, key 
 }
 
 // startProposer runs a stock op-proposer on super roots.
-func startProposer(ctx context.Context, l1, supernode string, factory common.Address, interval time.Duration, key *ecdsa.PrivateKey, l log.Logger) (*proposer.ProposerService, error) {
+func startProposer(ctx context.Context, l1 string, superNodes []string, factory common.Address, interval time.Duration, key *ecdsa.PrivateKey, l log.Logger) (*proposer.ProposerService, error) {
 	p, err := proposer.ProposerServiceFromCLIConfig(ctx, "devnet", &proposer.CLIConfig{
-		L1EthRpc: l1, SuperRootRpcs: []string{supernode},
+		L1EthRpc: l1, SuperRootRpcs: superNodes,
 		PollInterval: 500 * time.Millisecond, AllowNonFinalized: true,
 		TxMgrConfig:                  setuputils.NewTxMgrConfig(endpoint.URL(l1), key),
 		RPCConfig:                    oprpc.CLIConfig{ListenAddr: "127.0.0.1"},

@@ -49,20 +49,20 @@ func (d *Devnet) StartVerifier(ctx context.Context, cfg VerifierConfig) (_ *Veri
 	}()
 	dir, l := filepath.Join(d.dir, cfg.Name), d.log.New("verifier", cfg.Name)
 	nc := nodeConfig{
-		Dir: filepath.Join(dir, "node"), Genesis: d.genesis, JWT: d.jwt,
+		Dir: filepath.Join(dir, "node"), Genesis: d.genesis, JWT: devnetJWT(),
 		L1:      l1Endpoints{Config: d.genesis.L1.Config, RPC: d.l1.HTTP(), Beacon: d.l1.Beacon()},
 		Engines: map[uint64]string{}, P2P: cfg.P2P,
 	}
 	for _, id := range d.chains {
-		edir := filepath.Join(dir, strconv.FormatUint(id, 10))
+		ec := engineConfig{Chain: id, Genesis: d.genesis.L2[id], Dir: filepath.Join(dir, strconv.FormatUint(id, 10)), JWT: devnetJWT(), Log: l}
 		if cfg.Geth != "" {
-			g, err := startGeth(ctx, gethConfig{Binary: cfg.Geth, Chain: id, Genesis: d.genesis.L2[id], Dir: edir, JWT: d.jwt, Log: l})
+			g, err := startGeth(ctx, gethConfig{engineConfig: ec, Binary: cfg.Geth})
 			if err != nil {
 				return nil, err
 			}
 			v.engines[id] = g
 		} else {
-			e, err := startEmbedded(id, d.genesis.L2[id], edir, d.jwt, 0, l)
+			e, err := startEmbedded(ec)
 			if err != nil {
 				return nil, err
 			}

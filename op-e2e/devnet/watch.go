@@ -47,14 +47,17 @@ type Watch struct {
 const watchBuffer = 256
 
 // Watch starts watching all chains until Stop.
-func (d *Devnet) Watch() *Watch {
+func (d *Devnet) Watch() *Watch { return d.ops[0].Watch() }
+
+// Watch starts watching all chains at this operator until Stop.
+func (o *Operator) Watch() *Watch {
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &Watch{
-		log: d.log.New("service", "watch"), chains: d.chains, cancel: cancel,
+		log: o.log.New("service", "watch"), chains: o.chains, cancel: cancel,
 		out: make(chan SlotSeen, watchBuffer), blocks: make(chan BlockSeen, 64),
 	}
-	for _, id := range d.chains {
-		url := d.EngineWS(id)
+	for _, id := range o.chains {
+		url := o.EngineWS(id)
 		w.done.Go(func() { w.follow(ctx, id, url) })
 	}
 	w.done.Go(func() { w.gather(ctx) })

@@ -2,6 +2,7 @@ package genesis
 
 import (
 	"crypto/ecdsa"
+	"encoding/binary"
 	"fmt"
 	"math/big"
 
@@ -15,6 +16,8 @@ const (
 	Users = 10
 	// relayerIndex is apart from the users', and among the accounts that upstream's genesis gives money on L2.
 	relayerIndex = 20
+	// operatorIndex is the first operator's; operators need no money.
+	operatorIndex = 100
 )
 
 // Keys derives all keys from the mnemonic that everybody knows (test test … junk). They are for development only.
@@ -41,6 +44,28 @@ func (k *Keys) User(i int) (*ecdsa.PrivateKey, error) {
 
 // Relayer returns the key that pays for relaying messages, on every L2.
 func (k *Keys) Relayer() (*ecdsa.PrivateKey, error) { return k.secret(devkeys.UserKey(relayerIndex)) }
+
+// Operator returns the key with which operator i of a set signs subblocks.
+func (k *Keys) Operator(i int) (*ecdsa.PrivateKey, error) {
+	if i < 0 {
+		return nil, fmt.Errorf("genesis: there is no operator %d", i)
+	}
+	return k.secret(devkeys.UserKey(operatorIndex + i))
+}
+
+// EngineNode returns the key that names operator i's engine of a chain in op-geth's own network.
+func (k *Keys) EngineNode(i int, chain uint64) (*ecdsa.PrivateKey, error) {
+	operator, err := k.Operator(i)
+	if err != nil {
+		return nil, err
+	}
+	seed := append([]byte("engine node"), crypto.FromECDSA(operator)...)
+	key, err := crypto.ToECDSA(crypto.Keccak256(binary.BigEndian.AppendUint64(seed, chain)))
+	if err != nil {
+		return nil, fmt.Errorf("genesis: key of the engine node of operator %d, chain %d: %w", i, chain, err)
+	}
+	return key, nil
+}
 
 // Batcher returns the key of a chain's op-batcher. It has money on L1.
 func (k *Keys) Batcher(chain uint64) (*ecdsa.PrivateKey, error) {

@@ -241,7 +241,7 @@ func TestBadFlags(t *testing.T) {
 		"peer twice":        {agree("--shared-sequencer.consensus.peers=" + node + "@a:1," + node + "@b:1"), []string{"consensus.peers", "named twice"}, ""},
 		"timeout propose":   {agree("--shared-sequencer.consensus.timeout-propose=0s"), []string{"timeout-propose", "more than zero"}, ""},
 		"timeout vote":      {agree("--shared-sequencer.consensus.timeout-vote=-1s"), []string{"timeout-vote", "more than zero"}, ""},
-		"subblocks":         {[]string{on, "--shared-sequencer.subblocks-per-slot=0"}, []string{"subblocks-per-slot", "1 to 100"}, ""},
+		"subblocks":         {[]string{on, "--shared-sequencer.subblocks-per-slot=0"}, []string{"subblocks-per-slot", "1 to 20"}, ""},
 		"sequencer off":     {[]string{on, "--vn.10.sequencer.enabled=false"}, []string{"chain 10", "vn.10.sequencer.enabled"}, ""},
 		"conductor":         {[]string{on, "--vn.10.conductor.enabled"}, []string{"chain 10", "vn.10.conductor.enabled"}, ""},
 		"wrong rollup":      {[]string{on, "--vn.10.network=unichain-mainnet"}, []string{"chain 10", "rollup config is of chain 130"}, ""},

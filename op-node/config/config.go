@@ -119,8 +119,11 @@ type Agreement struct {
 	TimeoutPropose, TimeoutVote time.Duration
 }
 
-// maxSubblocks is more than a slot of any length has use for: each is a round of votes.
-const maxSubblocks = 100
+// ConsensusDir is where the agreement keeps its keys and data, in SharedSequencer.DataDir.
+func ConsensusDir(dataDir string) string { return filepath.Join(dataDir, "consensus") }
+
+// maxSubblocks is the sequencer's: each is a round of votes.
+const maxSubblocks = 20
 
 // Bundles are the limits of the bundle pool.
 type Bundles struct {
@@ -239,8 +242,8 @@ func (s *SharedSequencer) checkAgreement() error {
 	seen := map[string]bool{}
 	for _, p := range a.Peers {
 		id, addr, ok := strings.Cut(p, "@")
-		if raw, err := hex.DecodeString(id); !ok || err != nil || len(raw) != nodeIDBytes {
-			return fmt.Errorf("%s: %q: expected <node ID>@<host>:<port>, with a node ID of %d hex digits", flags.ConsensusPeers.Name, p, 2*nodeIDBytes)
+		if raw, err := hex.DecodeString(id); !ok || err != nil || len(raw) != nodeIDBytes || strings.ToLower(id) != id {
+			return fmt.Errorf("%s: %q: expected <node ID>@<host>:<port>, with a node ID of %d hex digits in lower case", flags.ConsensusPeers.Name, p, 2*nodeIDBytes)
 		}
 		if err := checkAddress(addr, false); err != nil {
 			return fmt.Errorf("%s: %q: %w", flags.ConsensusPeers.Name, p, err)

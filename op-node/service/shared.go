@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"time"
 
+	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/common/hexutil"
 	"github.com/ethereum/go-ethereum/log"
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,7 +31,7 @@ import (
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/metrics"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/relay"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rotation"
-	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rotation/solo"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rotation/cometbft"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rpc"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequencer"
@@ -47,6 +49,10 @@ type shared struct {
 	version   string
 	listen    config.RPC
 	rpcConfig rpc.Config
+	rotation  rotation.Rotation
+	comet     *cometbft.Rotation // the rotation, nil if the operator is alone
+	self      common.Address     // of the operator's key, zero if there is none
+	every     time.Duration      // between two subblocks
 
 	// closers are what Close closes, the last first.
 	closers []func() error
@@ -131,7 +137,8 @@ func (sh *shared) open(ctx context.Context, cfg *config.Config, opts *Options, f
 		relayer = r
 	}
 	times := sequencer.DefaultConfig()
-	times.FillLead, times.SealLead, times.Grace = c.FillLead, c.SealLead, c.ChainGrace
+	times.FillLead, times.SealLead, times.Grace, times.Subblocks = c.FillLead, c.SealLead, c.ChainGrace, c.Subblocks
+	sh.every = time.Duration(slot) * time.Second / time.Duration(c.Subblocks)
 	sh.rpcConfig = rpc.DefaultConfig()
 	sh.rpcConfig.SlotSeconds = slot
 	sh.core, err = sequencer.New(times, sequencer.Deps{
@@ -140,7 +147,7 @@ func (sh *shared) open(ctx context.Context, cfg *config.Config, opts *Options, f
 		SaveBundles: func() error { return sh.pool.Save(sh.poolFile) },
 		Fatal:       fatal,
 		Observer:    &observer{Observer: metrics.New(sh.registry), sealed: sh.save},
-		Rotation:    func(m rotation.Machine) rotation.Rotation { return solo.New(m, clock.SystemClock, sh.log) },
+		Rotation:    sh.makeRotation(c, fatal),
 	})
 	return err
 }
@@ -226,7 +233,12 @@ func (sh *shared) savePool() {
 }
 
 func (sh *shared) Serve(context.Context) (string, error) {
-	api, err := rpc.NewAPI(sh.rpcConfig, sh.pool, simulator{sh.core}, statusSource{sh})
+	var pool rpc.Pool = sh.pool
+	if sh.comet != nil {
+		pool = &sharingPool{sh.pool, sh.log, sh.comet.Broadcast}
+	}
+	turns := &agreement{sh: sh, due: func() time.Time { return sh.core.Due(nil) }, every: sh.every, now: clock.SystemClock.Now}
+	api, err := rpc.NewAPI(sh.rpcConfig, pool, simulator{sh.core}, statusSource{sh}, turns)
 	if err != nil {
 		return "", err
 	}
@@ -280,8 +292,9 @@ type statusSource struct{ sh *shared }
 func (s statusSource) Status(context.Context) (*rpc.Status, error) {
 	out := &rpc.Status{
 		Slot:           hexutil.Uint64(s.sh.pool.Slot()),
-		Leader:         true, // the solo rotation has one operator
+		Leader:         s.sh.leads(),
 		PendingBundles: hexutil.Uint64(s.sh.pool.Stats().Pending),
+		Agreement:      s.sh.agreementStatus(),
 	}
 	for _, c := range s.sh.core.Status() {
 		st := rpc.ChainStatus{

@@ -15,6 +15,7 @@ import (
 	gethrpc "github.com/ethereum/go-ethereum/rpc"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/operators"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
 
@@ -45,7 +46,19 @@ type StatusSource interface {
 	Status(ctx context.Context) (*Status, error)
 }
 
-// ErrUnavailable is what a Simulator or StatusSource wraps when it cannot answer now,
+// Agreement knows the operators and their turns.
+type Agreement interface {
+	// LeaderSchedule lists the next n turns.
+	LeaderSchedule(n int) []Turn
+	// The others fail with ErrUnavailable if there is one operator, which is alone.
+	Operators() (*Operators, error)
+	Evidence() (*Evidence, error)
+	// SubmitChange passes an operator's approval of a change on to all operators. It is
+	// idempotent. Errors: those of operators.Set.Check.
+	SubmitChange(c *operators.SignedChange) error
+}
+
+// ErrUnavailable is what a Simulator, StatusSource or Agreement wraps when it cannot answer now,
 // for example because a chain of the bundle is not ready.
 var ErrUnavailable = errors.New("not available now")
 
@@ -74,11 +87,12 @@ type API struct {
 	pool      Pool
 	simulator Simulator
 	status    StatusSource
+	agreement Agreement
 	busy      chan struct{} // holds a token for each simulation that runs
 }
 
 // NewAPI makes the namespace over its parts.
-func NewAPI(cfg Config, pool Pool, simulator Simulator, status StatusSource) (*API, error) {
+func NewAPI(cfg Config, pool Pool, simulator Simulator, status StatusSource, agreement Agreement) (*API, error) {
 	def := DefaultConfig()
 	if cfg.SlotSeconds == 0 {
 		return nil, errors.New("the time between slots is 0 s, expected the block time of the chains")
@@ -95,7 +109,9 @@ func NewAPI(cfg Config, pool Pool, simulator Simulator, status StatusSource) (*A
 	if cfg.SimulationTime == 0 {
 		cfg.SimulationTime = def.SimulationTime
 	}
-	return &API{cfg: cfg, pool: pool, simulator: simulator, status: status, busy: make(chan struct{}, cfg.MaxSimulations)}, nil
+	return &API{
+		cfg: cfg, pool: pool, simulator: simulator, status: status, agreement: agreement, busy: make(chan struct{}, cfg.MaxSimulations),
+	}, nil
 }
 
 // Register is what an RPC server takes to serve the API.
@@ -184,4 +200,61 @@ func (m *methods) Status(ctx context.Context) (*Status, error) {
 		return nil, toRPC(err)
 	}
 	return s, nil
+}
+
+// MaxTurns is how many turns sharedseq_leaderSchedule lists at most.
+const MaxTurns = 256
+
+// LeaderSchedule is sharedseq_leaderSchedule: who proposes the next subblocks, the one that is
+// agreed on now first. Later turns change when operators come, go, or do not deliver.
+//
+//	params: ["0x8"]           // how many turns, 1 to 256
+//	result: [Turn, …]
+func (m *methods) LeaderSchedule(_ context.Context, n hexutil.Uint64) ([]Turn, error) {
+	if n == 0 || n > MaxTurns {
+		return nil, invalidParams("%d turns, expected 1 to %d", n, MaxTurns)
+	}
+	return m.api.agreement.LeaderSchedule(int(n)), nil
+}
+
+// Operators is sharedseq_operators: the set, and the changes of it that wait for approval.
+//
+//	params: []
+//	result: Operators
+func (m *methods) Operators(context.Context) (*Operators, error) {
+	o, err := m.api.agreement.Operators()
+	if err != nil {
+		return nil, toRPC(err)
+	}
+	return o, nil
+}
+
+// Evidence is sharedseq_evidence: what this operator has seen that proves others to be
+// dishonest, oldest first.
+//
+//	params: []
+//	result: Evidence
+func (m *methods) Evidence(context.Context) (*Evidence, error) {
+	e, err := m.api.agreement.Evidence()
+	if err != nil {
+		return nil, toRPC(err)
+	}
+	return e, nil
+}
+
+// SubmitChange is sharedseq_submitChange: it takes an operator's approval of a change of the
+// set, which counts once it is agreed on. It is idempotent.
+//
+//	params: ["0x…"]           // operators.SignedChange, RLP
+//	result: "0x…"             // the change's ID
+func (m *methods) SubmitChange(_ context.Context, data hexutil.Bytes) (*common.Hash, error) {
+	c, err := operators.DecodeSignedChange(data)
+	if err != nil {
+		return nil, toRPC(err)
+	}
+	if err := m.api.agreement.SubmitChange(c); err != nil {
+		return nil, toRPC(err)
+	}
+	id := c.ID()
+	return &id, nil
 }

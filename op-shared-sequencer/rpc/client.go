@@ -8,9 +8,11 @@ import (
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
+	"github.com/ethereum/go-ethereum/common/hexutil"
 	gethrpc "github.com/ethereum/go-ethereum/rpc"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/operators"
 )
 
 // DefaultPoll is how often WaitBundle asks.
@@ -55,6 +57,34 @@ func (c *Client) SimulateBundle(ctx context.Context, args BundleArgs) (*Simulati
 // Status asks how the sequencer is doing.
 func (c *Client) Status(ctx context.Context) (*Status, error) {
 	return call[Status](ctx, c, "status")
+}
+
+// LeaderSchedule asks who proposes the next n subblocks, 1 to MaxTurns.
+func (c *Client) LeaderSchedule(ctx context.Context, n uint64) ([]Turn, error) {
+	turns, err := call[[]Turn](ctx, c, "leaderSchedule", hexutil.Uint64(n))
+	if err != nil {
+		return nil, err
+	}
+	return *turns, nil
+}
+
+// Operators asks for the set, and the changes of it that wait.
+func (c *Client) Operators(ctx context.Context) (*Operators, error) {
+	return call[Operators](ctx, c, "operators")
+}
+
+// Evidence asks what the operator has seen that proves others to be dishonest.
+func (c *Client) Evidence(ctx context.Context) (*Evidence, error) {
+	return call[Evidence](ctx, c, "evidence")
+}
+
+// SubmitChange sends an operator's approval of a change. The result is the change's ID.
+func (c *Client) SubmitChange(ctx context.Context, change *operators.SignedChange) (common.Hash, error) {
+	id, err := call[common.Hash](ctx, c, "submitChange", hexutil.Bytes(change.Encode()))
+	if err != nil {
+		return common.Hash{}, err
+	}
+	return *id, nil
 }
 
 // WaitBundle asks until the bundle is no longer pending: executed or safe, or failed,

@@ -10,6 +10,7 @@ import (
 	gethrpc "github.com/ethereum/go-ethereum/rpc"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/operators"
 )
 
 // Error codes of the namespace. They do not change.
@@ -23,6 +24,7 @@ const (
 	CodeUnknownBundle = -38104 // never received here, or ended too long ago
 	CodeBusy          = -38105 // too many simulations, or one that takes too long: try again later
 	CodeUnavailable   = -38106 // the sequencer cannot do it now, for the reason given
+	CodeInvalidChange = -38107 // the set does not take this approval of a change; the error's data is ErrorData
 )
 
 // Error is an error of the namespace, on either side of the wire.
@@ -32,7 +34,7 @@ type Error struct {
 	Data    *ErrorData
 }
 
-// ErrorData says which item of a bundle is meant.
+// ErrorData says which item of a bundle is meant, if it is about one, and what is wrong.
 type ErrorData struct {
 	Item    *hexutil.Uint64 `json:"item,omitempty"` // index; absent if the bundle as a whole is meant
 	ChainID *hexutil.Uint64 `json:"chainId,omitempty"`
@@ -73,6 +75,20 @@ var kinds = []struct {
 	{bundlepool.ErrInvalidTx, "invalid-transaction"},
 }
 
+// changeKinds names the reasons why an approval of a change is not taken.
+var changeKinds = []struct {
+	err  error
+	name string
+}{
+	{operators.ErrMalformed, "malformed"},
+	{operators.ErrNotOperator, "not-operator"},
+	{operators.ErrDuplicate, "duplicate"},
+	{operators.ErrEnded, "ended"},
+	{operators.ErrExpiry, "expiry"},
+	{operators.ErrNotApplicable, "not-applicable"},
+	{operators.ErrLimit, "limit"},
+}
+
 // toRPC gives an error its code.
 func toRPC(err error) *Error {
 	var invalid *bundlepool.InvalidError
@@ -101,6 +117,13 @@ func toRPC(err error) *Error {
 		out.Code = CodeUnknownBundle
 	case errors.Is(err, ErrUnavailable), errors.Is(err, context.Canceled):
 		out.Code = CodeUnavailable
+	default:
+		for _, k := range changeKinds {
+			if errors.Is(err, k.err) {
+				out.Code, out.Data = CodeInvalidChange, &ErrorData{Kind: k.name}
+				break
+			}
+		}
 	}
 	return out
 }

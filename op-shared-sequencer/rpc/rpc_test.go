@@ -81,6 +81,7 @@ type env struct {
 	pool   *bundlepool.Pool
 	sim    *fakeSimulator
 	status *fakeStatus
+	agree  *fakeAgreement
 	raw    *gethrpc.Client
 	client *Client
 }
@@ -88,9 +89,9 @@ type env struct {
 // serve puts the API behind upstream's RPC handler, in process.
 func serve(t *testing.T, cfg Config, poolCfg bundlepool.Config) *env {
 	logger := testlog.Logger(t, log.LevelError)
-	e := &env{pool: bundlepool.New(poolCfg, logger), sim: new(fakeSimulator), status: new(fakeStatus)}
+	e := &env{pool: bundlepool.New(poolCfg, logger), sim: new(fakeSimulator), status: new(fakeStatus), agree: new(fakeAgreement)}
 	e.pool.Advance(now)
-	api, err := NewAPI(cfg, e.pool, e.sim, e.status)
+	api, err := NewAPI(cfg, e.pool, e.sim, e.status, e.agree)
 	require.NoError(t, err)
 	h := oprpc.NewHandler("test", oprpc.WithLogger(logger))
 	t.Cleanup(h.Stop)
@@ -344,16 +345,16 @@ func TestSimulationIsGivenUp(t *testing.T) {
 }
 
 func TestConfig(t *testing.T) {
-	_, err := NewAPI(Config{}, nil, nil, nil)
+	_, err := NewAPI(Config{}, nil, nil, nil, nil)
 	require.ErrorContains(t, err, "time between slots is 0 s")
-	_, err = NewAPI(Config{SlotSeconds: 1, MaxSimulations: -1}, nil, nil, nil)
+	_, err = NewAPI(Config{SlotSeconds: 1, MaxSimulations: -1}, nil, nil, nil, nil)
 	require.ErrorContains(t, err, "expected 1 or more")
 }
 
 func TestDialHTTP(t *testing.T) {
 	logger := testlog.Logger(t, log.LevelError)
 	pool := bundlepool.New(bundlepool.DefaultConfig(chainA), logger)
-	api, err := NewAPI(DefaultConfig(), pool, new(fakeSimulator), &fakeStatus{status: &Status{Slot: 3}})
+	api, err := NewAPI(DefaultConfig(), pool, new(fakeSimulator), &fakeStatus{status: &Status{Slot: 3}}, new(fakeAgreement))
 	require.NoError(t, err)
 	h := oprpc.NewHandler("test", oprpc.WithLogger(logger))
 	defer h.Stop()

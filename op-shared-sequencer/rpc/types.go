@@ -13,6 +13,7 @@ import (
 	"github.com/ethereum/go-ethereum/core/types"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/operators"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
 
@@ -152,6 +153,177 @@ type Status struct {
 	Leader         bool           `json:"leader"` // whether this operator leads it
 	PendingBundles hexutil.Uint64 `json:"pendingBundles"`
 	Chains         []ChainStatus  `json:"chains"` // ascending by chain
+	// Agreement is how this operator takes part. Absent if it is alone.
+	Agreement *AgreementStatus `json:"agreement,omitempty"`
+}
+
+// AgreementStatus is how an operator takes part in the agreement with the others.
+type AgreementStatus struct {
+	NodeID   string         `json:"nodeId"`   // peers name it nodeId@host:port
+	Operator common.Address `json:"operator"` // zero: it follows and never leads
+	Power    hexutil.Uint64 `json:"power"`    // of this operator, in the set now
+	Height   hexutil.Uint64 `json:"height"`   // of the subblock agreed on last
+	Durable  hexutil.Uint64 `json:"durable"`  // of the last one of the newest slot in the ledger
+	// Running is false once it has ended; Syncing while it fetches what the others have
+	// agreed on, and does not vote.
+	Running bool           `json:"running"`
+	Syncing bool           `json:"syncing"`
+	Peers   hexutil.Uint64 `json:"peers"` // connected now
+}
+
+// Turn is a leader's turn to propose one subblock.
+type Turn struct {
+	Height hexutil.Uint64 `json:"height"` // of the subblock, from 1; 0 if the operator is alone
+	Leader common.Address `json:"leader"` // signs it; zero if the operator is alone
+	// Expected is when it is proposed if all goes well, in Unix milliseconds. Absent while
+	// the set is behind.
+	Expected *hexutil.Uint64 `json:"expected,omitempty"`
+}
+
+// Operators is the result of sharedseq_operators.
+type Operators struct {
+	Set        common.Hash      `json:"set"`       // ID of the set: part of all that is signed
+	Height     hexutil.Uint64   `json:"height"`    // of the subblock agreed on last
+	Operators  []OperatorInfo   `json:"operators"` // ascending by address
+	TotalPower hexutil.Uint64   `json:"totalPower"`
+	Chains     []hexutil.Uint64 `json:"chains"`  // that take part, ascending
+	Pending    []PendingChange  `json:"pending"` // in the order they were proposed in
+}
+
+// OperatorInfo is one operator, and how it delivers.
+type OperatorInfo struct {
+	Name         string                 `json:"name"`
+	Address      common.Address         `json:"address"`
+	ConsensusKey operators.ConsensusKey `json:"consensusKey"`
+	Power        hexutil.Uint64         `json:"power"`
+	Missed       hexutil.Uint64         `json:"missed"`    // turns in a row
+	Shortened    bool                   `json:"shortened"` // its turns are, until it has voted for a while
+}
+
+// PendingChange is a change of the set that waits for approval.
+type PendingChange struct {
+	ID     common.Hash `json:"id"`
+	Change Change      `json:"change"`
+	// Approvals are the operators' that approve it, ascending. It comes in force at the end
+	// of a slot when their power is at least Needed.
+	Proposer  common.Address   `json:"proposer"`
+	Approvals []common.Address `json:"approvals"`
+	Power     hexutil.Uint64   `json:"power"`
+	Needed    hexutil.Uint64   `json:"needed"`
+}
+
+// Change is what would change. Fields that its kind does not name are absent.
+type Change struct {
+	Kind         operators.Kind          `json:"kind"` // addOperator, removeOperator, setPower, joinChain or leaveChain
+	Name         string                  `json:"name,omitempty"`
+	Address      *common.Address         `json:"address,omitempty"`
+	ConsensusKey *operators.ConsensusKey `json:"consensusKey,omitempty"`
+	Power        *hexutil.Uint64         `json:"power,omitempty"`
+	ChainID      *hexutil.Uint64         `json:"chainId,omitempty"`
+	Nonce        hexutil.Uint64          `json:"nonce"`
+	ExpirySlot   hexutil.Uint64          `json:"expirySlot"` // the last at whose end it can come in force
+}
+
+// Governed is the change as operators sign it.
+func (c *Change) Governed() operators.Change {
+	out := operators.Change{Kind: c.Kind, Nonce: uint64(c.Nonce), Expiry: sequence.Slot(c.ExpirySlot)}
+	out.Operator.Name = c.Name
+	if c.Address != nil {
+		out.Operator.Address = *c.Address
+	}
+	if c.ConsensusKey != nil {
+		out.Operator.ConsensusKey = *c.ConsensusKey
+	}
+	if c.Power != nil {
+		out.Operator.Power = uint64(*c.Power)
+	}
+	if c.ChainID != nil {
+		out.Chain = sequence.ChainID(*c.ChainID)
+	}
+	return out
+}
+
+func newChange(c *operators.Change) Change {
+	out := Change{Kind: c.Kind, Name: c.Operator.Name, Nonce: hexutil.Uint64(c.Nonce), ExpirySlot: hexutil.Uint64(c.Expiry)}
+	if a := c.Operator.Address; a != (common.Address{}) {
+		out.Address = &a
+	}
+	if k := c.Operator.ConsensusKey; k != (operators.ConsensusKey{}) {
+		out.ConsensusKey = &k
+	}
+	if p := hexutil.Uint64(c.Operator.Power); p != 0 {
+		out.Power = &p
+	}
+	if id := hexutil.Uint64(c.Chain); id != 0 {
+		out.ChainID = &id
+	}
+	return out
+}
+
+// NewOperators makes the result for a set.
+func NewOperators(set *operators.Set) *Operators {
+	out := &Operators{
+		Set: set.ID(), TotalPower: hexutil.Uint64(set.TotalPower()),
+		Operators: []OperatorInfo{}, Chains: []hexutil.Uint64{}, Pending: []PendingChange{},
+	}
+	for _, o := range set.Operators() {
+		out.Operators = append(out.Operators, OperatorInfo{
+			Name: o.Name, Address: o.Address, ConsensusKey: o.ConsensusKey, Power: hexutil.Uint64(o.Power),
+		})
+	}
+	for _, id := range set.Chains() {
+		out.Chains = append(out.Chains, hexutil.Uint64(id))
+	}
+	for _, p := range set.Pending() {
+		out.Pending = append(out.Pending, PendingChange{
+			ID: p.ID, Change: newChange(&p.Change), Proposer: p.Proposer, Approvals: p.Approvals,
+			Power: hexutil.Uint64(p.Power), Needed: hexutil.Uint64(p.Needed),
+		})
+	}
+	return out
+}
+
+// Evidence is the result of sharedseq_evidence.
+type Evidence struct {
+	// Subblocks: leaders that signed two for one height. Anybody can check it: see
+	// operators.Evidence, and SubblockEvidence.sol for a contract.
+	Subblocks []SubblockEvidence `json:"subblocks"`
+	// Votes: operators that voted twice, as the agreement's protocol has proven.
+	Votes []VoteEvidence `json:"votes"`
+}
+
+// SubblockEvidence is two signatures of a leader under different subblocks.
+type SubblockEvidence struct {
+	Leader     common.Address         `json:"leader"`
+	Height     hexutil.Uint64         `json:"height"`
+	View       common.Hash            `json:"view"`
+	Hashes     [2]common.Hash         `json:"hashes"`
+	Signatures [2]operators.Signature `json:"signatures"`
+}
+
+// VoteEvidence is an operator that voted twice.
+type VoteEvidence struct {
+	Kind    string         `json:"kind"`
+	Address common.Address `json:"address"` // the voter's, in the protocol
+	Height  hexutil.Uint64 `json:"height"`
+	Time    hexutil.Uint64 `json:"time"` // Unix seconds
+	Power   hexutil.Uint64 `json:"power"`
+}
+
+// NewEvidence makes the result for what is known.
+func NewEvidence(l operators.EvidenceList) *Evidence {
+	out := &Evidence{Subblocks: []SubblockEvidence{}, Votes: []VoteEvidence{}}
+	for _, e := range l.Subblocks {
+		out.Subblocks = append(out.Subblocks, SubblockEvidence{
+			Leader: e.Leader, Height: hexutil.Uint64(e.Height), View: e.View, Hashes: e.Hashes, Signatures: e.Signatures,
+		})
+	}
+	for _, v := range l.Votes {
+		out.Votes = append(out.Votes, VoteEvidence{
+			Kind: v.Kind, Address: v.Address, Height: hexutil.Uint64(v.Height), Time: hexutil.Uint64(v.Time), Power: hexutil.Uint64(v.Power),
+		})
+	}
+	return out
 }
 
 // ChainStatus is how a chain is doing.

@@ -34,6 +34,9 @@ var (
 	}
 	l1BlockTimeFlag = &cli.Uint64Flag{Name: "l1.block-time", EnvVars: env("L1_BLOCK_TIME"), Value: 2, Usage: "Seconds between L1 blocks, at least 2."}
 	l2BlockTimeFlag = &cli.Uint64Flag{Name: "l2.block-time", EnvVars: env("L2_BLOCK_TIME"), Value: 1, Usage: "Seconds between the rollups' blocks."}
+	operatorsFlag   = &cli.IntFlag{Name: "operators", EnvVars: env("OPERATORS"), Value: 1, Usage: "How many operators agree on the slots; 1 is alone."}
+	separateFlag    = &cli.BoolFlag{Name: "separate", EnvVars: env("SEPARATE"), Usage: "Run each operator in a process of its own."}
+	subblocksFlag   = &cli.IntFlag{Name: "subblocks", EnvVars: env("SUBBLOCKS"), Usage: "In how many parts a slot is agreed on. 0: op-node's default."}
 	enginesFlag     = &cli.StringFlag{Name: "engines", EnvVars: env("ENGINES"), Value: string(devnet.Embedded), Usage: "How the op-geths run: embedded or process."}
 	gethFlag        = &cli.StringFlag{Name: "op-geth", EnvVars: env("OP_GETH"), Value: "bin/op-geth", Usage: "Patched op-geth, for --engines=process."}
 	daFlag          = &cli.StringFlag{Name: "da", EnvVars: env("DA"), Value: "calldata", Usage: "Where batches are posted: calldata or blobs."}
@@ -58,12 +61,17 @@ func portFlag(name, envName string, value int, of string) *cli.IntFlag {
 }
 
 var commonFlags = []cli.Flag{
-	dataDirFlag, artifactsFlag, l1BlockTimeFlag, l2BlockTimeFlag, enginesFlag, gethFlag, daFlag, logFileFlag, logLevelFlag,
+	dataDirFlag, artifactsFlag, l1BlockTimeFlag, l2BlockTimeFlag, operatorsFlag, separateFlag, subblocksFlag, enginesFlag, gethFlag, daFlag, logFileFlag, logLevelFlag,
 }
 
 var upFlags = slices.Concat(commonFlags, []cli.Flag{
 	chainsFlag, p2pFlag, loadFlag, forFlag, l1PortFlag, beaconPortFlag, l2PortFlag, nodePortFlag, sequencerPortFlag, freePortsFlag,
 })
+
+var indexFlag = &cli.IntFlag{Name: "index", Usage: "Which operator, from 0."}
+
+// operatorFlags are of a command that devnet starts itself.
+var operatorFlags = []cli.Flag{&cli.StringFlag{Name: dataDirFlag.Name, Usage: "Directory of the devnet."}, indexFlag}
 
 var demoFlags = slices.Concat(commonFlags, []cli.Flag{loadFlag, reportFlag})
 
@@ -80,6 +88,10 @@ func baseConfig(c *cli.Context) (devnet.Config, *os.File, error) {
 	cfg.Dir, cfg.Artifacts = c.String(dataDirFlag.Name), c.String(artifactsFlag.Name)
 	cfg.L1BlockTime, cfg.L2BlockTime = c.Uint64(l1BlockTimeFlag.Name), c.Uint64(l2BlockTimeFlag.Name)
 	cfg.Engines, cfg.Geth = devnet.EngineMode(c.String(enginesFlag.Name)), c.String(gethFlag.Name)
+	cfg.Operators, cfg.Separate, cfg.Subblocks = c.Int(operatorsFlag.Name), c.Bool(separateFlag.Name), c.Int(subblocksFlag.Name)
+	if cfg.Operators == 0 { // which means 1 in a Config
+		return fail(fmt.Errorf("--%s: 0: expected 1 or more", operatorsFlag.Name))
+	}
 	switch da := c.String(daFlag.Name); da {
 	case "calldata":
 	case "blobs":
@@ -91,6 +103,7 @@ func baseConfig(c *cli.Context) (devnet.Config, *os.File, error) {
 	if err != nil {
 		return fail(fmt.Errorf("--%s: %q: expected trace, debug, info, warn or error", logLevelFlag.Name, c.String(logLevelFlag.Name)))
 	}
+	cfg.LogLevel = c.String(logLevelFlag.Name)
 	// Checked before anything is written.
 	probe := cfg
 	probe.Log = log.NewLogger(log.DiscardHandler())
@@ -150,7 +163,8 @@ func parsePorts(c *cli.Context, chains []uint64) (devnet.Ports, error) {
 		used[port] = name
 		return nil
 	}
-	p := devnet.Ports{Engines: map[uint64]int{}}
+	// Other operators' ports are this far behind those of the one before.
+	p := devnet.Ports{Engines: map[uint64]int{}, Stride: max(10, len(chains))}
 	for _, f := range []struct {
 		flag *cli.IntFlag
 		port *int

@@ -46,6 +46,8 @@ func newApp(out io.Writer) *cli.App {
 		{Name: "up", Usage: "run the devnet until it is interrupted", Flags: upFlags, Action: up, OnUsageError: usage},
 		{Name: "demo", Usage: "run the devnet, show atomic bundles, report, and end", Flags: demoFlags, Action: demo, OnUsageError: usage},
 	}
+	// Not for people: `up --separate` starts it.
+	app.Commands = append(app.Commands, &cli.Command{Name: "operator", Hidden: true, Usage: "be one operator of a devnet that runs", Flags: operatorFlags, Action: operator, OnUsageError: usage})
 	for _, c := range app.Commands {
 		c.HideHelpCommand = true
 	}

@@ -43,6 +43,13 @@ func TestBadArguments(t *testing.T) {
 		"up --l2.port=65535":                   "--l2.port: 65536: expected a port",
 		"up --load=-1":                         "--load: -1: expected 0 to 5000",
 		"up --for=-1s":                         "--for: -1s: expected 0 or more",
+		"up --operators=0":                     "--operators: 0: expected 1 or more",
+		"up --operators=17":                    "17 operators: expected 1 to 16",
+		"up --operators=two":                   `invalid value "two" for flag -operators`,
+		"up --subblocks=-1":                    "-1 subblocks",
+		"operator":                             "--datadir: missing",
+		"operator now":                         `"now" is not a flag`,
+		"operator --datadir=" + dir:            "operator 0: open",
 		"demo --report":                        "flag needs an argument",
 		"demo --chains=1":                      "flag provided but not defined: -chains",
 	} {

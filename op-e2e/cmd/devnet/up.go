@@ -130,6 +130,15 @@ func printEndpoints(w io.Writer, d *devnet.Devnet, logFile string) error {
 		row(fmt.Sprintf("rollup, chain %d", id), e.Chains[id].RPC)
 		row(fmt.Sprintf("op-node of chain %d", id), e.Chains[id].Node)
 	}
+	for i, o := range e.Operators {
+		if i == 0 {
+			continue // above and below
+		}
+		for _, id := range d.Chains() {
+			row(fmt.Sprintf("operator %d, chain %d", i, id), o.Chains[id].RPC)
+		}
+		row(fmt.Sprintf("operator %d, sharedseq", i), o.SharedSequencer)
+	}
 	row("super roots", e.Node)
 	row("sharedseq", e.SharedSequencer)
 	row("L1 beacon API", e.L1Beacon)
