@@ -1,10 +1,16 @@
 package cometbft
 
 import (
+	"context"
+	"fmt"
+	"slices"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rotation"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
 
@@ -33,9 +39,11 @@ func TestProgress(t *testing.T) {
 	require.Len(t, led, 4, "all lead: %v", led)
 	require.Greater(t, matched, 20, "the schedule is right unless a leader misses its turn")
 	for _, o := range c.ops {
+		o.machine.mu.Lock()
 		require.Positive(t, o.machine.leads, "%s was told to begin before its turns", o.name)
 		require.Contains(t, o.machine.ready, []sequence.ChainID{901, 902})
 		require.Equal(t, c.genesis.Chains, o.machine.chains)
+		o.machine.mu.Unlock()
 		require.Empty(t, o.rotation.Evidence().Subblocks)
 		st := o.rotation.Status()
 		require.Len(t, st.Peers, 3)
@@ -44,4 +52,94 @@ func TestProgress(t *testing.T) {
 		require.False(t, st.Syncing)
 		require.EqualValues(t, 10, st.Power)
 	}
+}
+
+// When the leader of the next height is gone, the next one has it agreed on after the
+// propose timeout; then its turns are shortened, and cost next to nothing; and when it is back,
+// it has them again.
+func TestLeaderGone(t *testing.T) {
+	c := newCluster(t, 4, 4)
+	c.pace.interval = 200 * time.Millisecond
+	for _, o := range c.ops {
+		o.prepare = func(_ *fakeMachine, cfg *Config) { cfg.Timeouts.Signs = 8 }
+	}
+	c.start()
+	c.advance(3)
+	gone := c.byAddress(c.ops[0].rotation.Schedule(2)[1].Leader)
+	stay := c.ops[(slices.Index(c.ops, gone)+1)%4]
+	from := c.top()
+	gone.stop()
+	c.wait("the turns of the one gone are shortened", func() bool { return shortened(stay, gone) })
+	short := c.top()
+	c.advance(24)
+	late := stay.lateness()
+	var most time.Duration
+	for _, l := range late[from : short+1] {
+		most = max(most, l)
+	}
+	require.Less(t, most, 600*time.Millisecond, "a leader gone costs a timeout: %v", late[from:short+1])
+	require.Greater(t, most, 200*time.Millisecond, "this test did not see a missed turn: %v", late[from:short+1])
+	over := slices.Clone(late[short+4:])
+	slices.Sort(over)
+	t.Logf("late while a leader's turns are missed: at most %s, and shortened: median %s, at most %s", most, over[len(over)/2], over[len(over)-1])
+	require.Less(t, over[len(over)*9/10], 150*time.Millisecond, "shortened turns cost little: %v", over)
+	for _, turn := range stay.rotation.Schedule(8) {
+		require.NotEqual(t, gone.address(), turn.Leader, "the schedule leaves it out")
+	}
+
+	gone.start()
+	c.wait("it has its turns back", func() bool { return !shortened(stay, gone) })
+	c.wait("it leads again", func() bool {
+		order, _ := stay.machine.history()
+		return leaderOf(order[len(order)-1]) == gone.address()
+	})
+	c.same()
+	for _, o := range c.ops {
+		require.Equal(t, stay.rotation.Status().Operators[0].Missed, o.rotation.Status().Operators[0].Missed)
+	}
+}
+
+func shortened(at, whose *operator) bool {
+	for _, o := range at.rotation.Status().Operators {
+		if o.Address == whose.address() {
+			return o.Shortened
+		}
+	}
+	return false
+}
+
+// lateness is how late each height was committed after it was due, by height from 0.
+func (o *operator) lateness() []time.Duration {
+	order, at := o.machine.history()
+	late := make([]time.Duration, len(order))
+	for i := range order {
+		if k := i - (len(order) - len(at)); k >= 0 {
+			late[i] = at[k].Sub(o.pace.due(i + 1))
+		}
+	}
+	return late
+}
+
+// A leader that has nothing to propose costs little more than its turn, and is not blamed.
+func TestPass(t *testing.T) {
+	c := newCluster(t, 4, 4)
+	var passes atomic.Int64
+	for i, o := range c.ops {
+		o.prepare = func(m *fakeMachine, cfg *Config) {
+			if i == 1 {
+				m.onPropose = func(context.Context, int) error {
+					passes.Add(1)
+					return fmt.Errorf("%w: no chain is ready", rotation.ErrPass)
+				}
+			}
+		}
+	}
+	c.start()
+	c.advance(40)
+	require.Positive(t, passes.Load())
+	order, _ := c.ops[0].machine.history()
+	for _, s := range order {
+		require.NotEqual(t, c.ops[1].address(), leaderOf(s))
+	}
+	c.same()
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,6 +21,9 @@ type stores struct {
 	open   map[string]dbm.DB
 	blocks *store.BlockStore // for reading what the node has written
 	began  *began
+
+	mu     sync.RWMutex
+	closed bool
 }
 
 // openStores opens the databases in a rotation's directory.
@@ -48,12 +52,15 @@ func (s *stores) provide(ctx *cmtcfg.DBContext) (dbm.DB, error) {
 		return nil, fmt.Errorf("consensus: there is no database %s", ctx.ID)
 	}
 	if ctx.ID == "blockstore" {
-		return blockDB{kept{db}, s.began}, nil
+		return blockDB{kept{db, s}, s.began}, nil
 	}
-	return kept{db}, nil
+	return kept{db, s}, nil
 }
 
 func (s *stores) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
 	var errs []error
 	for name, db := range s.open {
 		if err := db.Close(); err != nil {
@@ -63,10 +70,33 @@ func (s *stores) close() error {
 	return errors.Join(errs...)
 }
 
-// kept is a database that stays open.
-type kept struct{ dbm.DB }
+// kept is a database as the node sees it. The node does not close it. Once it is closed
+// here, it is empty: goroutines of CometBFT's that serve peers outlive the node by some
+// seconds, and an error would make them panic, and end the process.
+type kept struct {
+	dbm.DB
+	in *stores
+}
 
 func (kept) Close() error { return nil }
+
+func (d kept) Get(key []byte) ([]byte, error) {
+	d.in.mu.RLock()
+	defer d.in.mu.RUnlock()
+	if d.in.closed {
+		return nil, nil
+	}
+	return d.DB.Get(key)
+}
+
+func (d kept) Has(key []byte) (bool, error) {
+	d.in.mu.RLock()
+	defer d.in.mu.RUnlock()
+	if d.in.closed {
+		return false, nil
+	}
+	return d.DB.Has(key)
+}
 
 // blockDB notes when a batch was begun. The first thing CometBFT does when a height has its
 // votes is to save the block in one, and it counts the time to the next height from there.
