@@ -18,6 +18,10 @@ import (
 // errAborted: a chain of the slot was stopped, reset, or moved by derivation.
 var errAborted = errors.New("slot aborted: a chain in it was stopped, reset or moved by derivation")
 
+// errNotBegun: no slot could be begun when the draft was. Without keepers, which make chains
+// ready meanwhile, it does not wait for one.
+var errNotBegun = errors.New("no slot could be begun yet")
+
 // draft is this operator's next subblock, which is built while it is not asked for yet:
 // while the operators vote on the one before, and until the cut.
 type draft struct {
@@ -110,7 +114,7 @@ func (s *Sequencer) Propose(ctx context.Context, ready []sequence.ChainID) (*seq
 		if d.err == nil {
 			return s.proposed(d.attempt), nil
 		}
-		if !errors.Is(d.err, context.Canceled) && !errors.Is(d.err, errAborted) {
+		if !errors.Is(d.err, context.Canceled) && !errors.Is(d.err, errAborted) && !errors.Is(d.err, errNotBegun) {
 			return nil, d.err
 		}
 		// A chain was reset while it was built: there may be time for another.
@@ -203,6 +207,9 @@ func (s *Sequencer) pick(ctx context.Context, ready []sequence.ChainID, asked <-
 				deadline = s.clock.Now().Add(s.cfg.Patience)
 			}
 		default:
+			if !s.keepers {
+				return p, errNotBegun
+			}
 		}
 		if err := ctx.Err(); err != nil {
 			return p, err

@@ -52,12 +52,15 @@ var errLost = errors.New("the engine has lost blocks")
 func (s *Sequencer) engineTrouble(c *chain) string {
 	t := &c.trouble
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	if t.err == nil {
+		t.mu.Unlock()
 		return ""
 	}
-	if now := s.clock.Now(); !t.mending && !now.Before(t.again) && s.life.Err() == nil {
-		t.mending = true
+	why := fmt.Sprintf("its engine failed: %v", t.err)
+	mend := !t.mending && !s.clock.Now().Before(t.again) && s.life.Err() == nil
+	t.mending = t.mending || mend
+	t.mu.Unlock()
+	if mend { // without the lock: Deps.Go may run it here and now
 		s.run(func() {
 			err := s.refill(s.life, c)
 			t.mu.Lock()
@@ -68,7 +71,7 @@ func (s *Sequencer) engineTrouble(c *chain) string {
 			}
 		})
 	}
-	return fmt.Sprintf("its engine failed: %v", t.err)
+	return why
 }
 
 func (t *engineTrouble) wasMended() bool {

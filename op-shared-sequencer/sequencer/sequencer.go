@@ -160,7 +160,8 @@ type Deps struct {
 	// Go runs what is done in the background, and returns at once. nil: a goroutine. A
 	// simulation runs it in an order of its own.
 	Go func(f func())
-	// NoKeepers: the chains are not looked after in the background; Keep does that.
+	// NoKeepers: the chains are not looked after in the background; Keep does that. Drafts
+	// then do not wait for chains to become ready.
 	NoKeepers bool
 	// Tamper, if set, changes a slot's blocks behind the executor's back. Tests use it
 	// to see what the rest of the system does about a bad block.
