@@ -32,7 +32,11 @@ func (s *Sequencer) Commit(ctx context.Context, sub *sequence.Subblock, agreemen
 	hash := sub.Hash()
 	s.mu.Lock()
 	a, d := s.trial, s.draft
-	if a != nil && a.hash == hash && !sub.Last() && d != nil && d.base == hash {
+	var gone *slot // that the subblock takes the place of
+	if sub.Index == 0 {
+		gone = s.current
+	}
+	if a != nil && a.hash == hash && !sub.Last() && d != nil && d.base == hash && gone == nil {
 		// The draft of the next subblock is built on it already, and goes on.
 		s.committed(a)
 		s.mu.Unlock()
@@ -45,6 +49,9 @@ func (s *Sequencer) Commit(ctx context.Context, sub *sequence.Subblock, agreemen
 	defer s.turn.Unlock()
 	c := s.begin(ctx)
 	defer c.end()
+	if gone != nil {
+		s.abandon(c.ctx, gone)
+	}
 	if a == nil || a.hash != hash {
 		var err error
 		if a, err = s.follow(c, sub); err != nil {
@@ -78,9 +85,6 @@ func (s *Sequencer) follow(c *call, sub *sequence.Subblock) (*attempt, error) {
 	sl := s.current
 	s.mu.Unlock()
 	if sub.Index == 0 {
-		if sl != nil {
-			s.abandon(c.ctx, sl)
-		}
 		sl = s.proposedSlot(sub)
 		parents := map[sequence.ChainID]eth.BlockID{}
 		for _, b := range sl.blocks {

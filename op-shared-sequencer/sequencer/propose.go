@@ -274,10 +274,7 @@ func (s *Sequencer) first(c *call, sl *slot, base common.Hash) (_ *attempt, err 
 			return nil, fmt.Errorf("%w: chain %s: %w", rotation.ErrPass, b.id, b.err)
 		}
 	}
-	a, err := sl.begin(ctx, 0)
-	if err != nil {
-		return nil, err
-	}
+	a := sl.begin(0)
 	defer func() {
 		if err != nil {
 			a.undo()
@@ -313,10 +310,7 @@ func (s *Sequencer) following(c *call, sl *slot, before *sequence.Subblock, onTr
 			return nil, fmt.Errorf("%w: chain %s: %w", rotation.ErrPass, b.id, b.err)
 		}
 	}
-	a, err := sl.begin(ctx, before.Index+1)
-	if err != nil {
-		return nil, err
-	}
+	a := sl.begin(before.Index + 1)
 	defer func() {
 		if err != nil {
 			a.undo()
@@ -326,20 +320,26 @@ func (s *Sequencer) following(c *call, sl *slot, before *sequence.Subblock, onTr
 	return a, s.fill(ctx, a, sub, before)
 }
 
-// settleBlocks takes the chains of a slot that goes on, and brings their sessions to what
-// is agreed. A block whose chain cannot be worked on has an error.
+// settleBlocks takes the chains of a slot that goes on, brings their sessions to what is
+// agreed, and marks where they are. A block whose chain cannot be worked on has an error.
 // One on trial is run in the sessions already, or not at all.
 func (s *Sequencer) settleBlocks(c *call, sl *slot, onTrial bool) {
 	c.take(sl)
 	_ = each(sl.blocks, func(b *block) error {
 		switch {
 		case b.err != nil:
-		case onTrial:
-			if b.session == nil {
-				b.err = errMoved
-			}
-		default:
-			if b.err = sl.bring(c.ctx, b); b.err != nil && engineFailed(b.err) {
+			return nil
+		case !onTrial:
+			b.err = sl.bring(c.ctx, b)
+		case b.session == nil:
+			b.err = errMoved
+		}
+		if b.err == nil {
+			b.point, b.err = b.session.Savepoint(c.ctx)
+		}
+		if b.err != nil {
+			b.drop()
+			if engineFailed(b.err) {
 				b.trouble.set(b.err)
 			}
 		}

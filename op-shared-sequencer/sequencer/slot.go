@@ -46,8 +46,9 @@ type block struct {
 	envelope *eth.ExecutionPayloadEnvelope // once sealed
 	ref      eth.L2BlockRef
 
-	taken bool  // lent to the call in progress
-	err   error // why the chain cannot be worked on in the call in progress
+	point engine.Savepoint // where the session was when the call in progress began
+	taken bool             // lent to it
+	err   error            // why the chain cannot be worked on in the call in progress
 }
 
 // block is the slot's block of a chain, nil if it has none.
@@ -315,25 +316,20 @@ type attempt struct {
 	order  *builder.Order // of this operator's own
 }
 
-// begin marks where the slot is. Rolling back to there leaves no trace of the attempt.
-func (sl *slot) begin(ctx context.Context, index uint64) (*attempt, error) {
+// begin begins an attempt at the slot's subblock with the given index. Rolling back to
+// the savepoints of the blocks leaves no trace of it.
+func (sl *slot) begin(index uint64) *attempt {
 	a := &attempt{slot: sl, index: index, fresh: index == 0, points: map[*block]engine.Savepoint{}}
 	if a.fresh {
-		return a, nil
+		return a
 	}
 	a.mark = sl.check.Mark()
 	for _, b := range sl.blocks {
-		if b.err != nil || b.session == nil {
-			continue
+		if b.err == nil {
+			a.points[b] = b.point
 		}
-		p, err := b.session.Savepoint(ctx)
-		if err != nil {
-			a.undo()
-			return nil, &builder.ChainError{Chain: b.id, Err: fmt.Errorf("taking a savepoint: %w", err)}
-		}
-		a.points[b] = p
 	}
-	return a, nil
+	return a
 }
 
 // undo takes the attempt back.

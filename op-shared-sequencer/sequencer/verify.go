@@ -100,6 +100,7 @@ func (s *Sequencer) verify(ctx context.Context, sub *sequence.Subblock, hash com
 		var broken *builder.ChainError
 		if errors.As(err, &broken) && engineFailed(broken.Err) && s.byID[broken.Chain] != nil {
 			s.byID[broken.Chain].trouble.set(broken.Err)
+			err = fmt.Errorf("%w: %w", ErrNotReady, err)
 		}
 		return nil, err
 	}
@@ -150,10 +151,7 @@ func (s *Sequencer) verifyFirst(c *call, sl *slot, sub *sequence.Subblock) (_ *a
 		return nil, err
 	}
 	watch.lap(&sl.report.Attributes)
-	a, err := sl.begin(ctx, 0)
-	if err != nil {
-		return nil, err
-	}
+	a := sl.begin(0)
 	defer func() {
 		if err != nil {
 			a.undo()
@@ -178,10 +176,7 @@ func (s *Sequencer) verifyFirst(c *call, sl *slot, sub *sequence.Subblock) (_ *a
 func (s *Sequencer) verifyNext(c *call, sl *slot, sub *sequence.Subblock) (_ *attempt, err error) {
 	ctx, watch := c.ctx, s.watch()
 	s.settleBlocks(c, sl, false)
-	a, err := sl.begin(ctx, sub.Index)
-	if err != nil {
-		return nil, err
-	}
+	a := sl.begin(sub.Index)
 	defer func() {
 		if err != nil {
 			a.undo()

@@ -84,6 +84,8 @@ type world struct {
 	pool    *bundlepool.Pool
 	seq     *Sequencer
 
+	rotation func(m rotation.Machine) (rotation.Rotation, error) // nil: solo
+
 	cleanup []func() // before stop, also of a test that failed
 
 	mu      sync.Mutex
@@ -207,10 +209,17 @@ func (w *world) startSequencer() {
 		Log: logger, Clock: clock.SystemClock, Chains: chains, Executor: exec, History: w.history, Ledger: w.ledger,
 		Bundles: w.pool, Relayer: relayer, Observer: w, SaveBundles: w.saveBundles,
 		Fatal:    func(err error) { w.set(func() { w.fatal = append(w.fatal, err) }) },
-		Rotation: func(m rotation.Machine) (rotation.Rotation, error) { return solo.New(m, clock.SystemClock, logger), nil },
+		Rotation: w.makeRotation,
 	})
 	require.NoError(w.t, err)
 	require.NoError(w.t, w.seq.Start(bg))
+}
+
+func (w *world) makeRotation(m rotation.Machine) (rotation.Rotation, error) {
+	if w.rotation != nil {
+		return w.rotation(m)
+	}
+	return solo.New(m, clock.SystemClock, w.log), nil
 }
 
 // stop ends the process in the order that the service does.
