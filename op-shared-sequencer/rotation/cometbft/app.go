@@ -47,7 +47,7 @@ type app struct {
 	allowed *peerList
 	log     log.Logger
 	fatal   func(error)
-	syncing func() bool // blocks are being synced, not voted on
+	phase   func() phase
 
 	turnCtx   context.Context // of Propose and Verify: ends when the rotation is stopped
 	commitCtx context.Context // of Commit: ends when the stop does not wait any longer
@@ -72,6 +72,15 @@ type block struct {
 	changes []*operators.SignedChange
 	began   time.Time
 }
+
+// phase of a node's life: where calls of the app come from.
+type phase int
+
+const (
+	replaying phase = iota // heights behind the ledger's last, at the start
+	syncing                // heights that others have agreed on already
+	voting
+)
 
 func (a *app) current() *state {
 	a.mu.RLock()
@@ -353,12 +362,14 @@ func (a *app) Commit(context.Context, *abci.RequestCommit) (*abci.ResponseCommit
 	if b == nil {
 		return nil, errors.New("commit without a block")
 	}
-	round, err := a.commit(b)
+	var round int32
+	err := a.turnCtx.Err()
+	if err == nil || a.phase() != replaying { // a stop ends the replay between two heights
+		round, err = a.commit(b)
+	}
 	if err != nil {
 		err = fmt.Errorf("commit of height %d (subblock %d of slot %d): %w", b.state.height, b.sub.Index, b.sub.Slot, err)
-		if a.commitCtx.Err() == nil {
-			a.fatal(err)
-		}
+		a.fatal(err)
 		a.giveUp()
 		return nil, err
 	}
@@ -417,7 +428,7 @@ func (a *app) commit(b *block) (round int32, err error) {
 // panic of its own that it survives; but when blocks are being synced that ends the
 // process, so the sync's goroutine ends here, once the rotation is being stopped.
 func (a *app) giveUp() {
-	if a.syncing() {
+	if a.phase() == syncing {
 		<-a.turnCtx.Done()
 		runtime.Goexit()
 	}
@@ -435,10 +446,11 @@ func (a *app) pace(s *state, began time.Time) {
 	lead := t.Lead
 	first := proposer(s.now)
 	if s.turns[first].Short {
-		// The turn of an operator that does not deliver is over before the time comes: it costs
-		// nothing, and the second leader is on time.
+		// The turn of an operator that does not deliver begins early enough to be over when the
+		// subblock is due, with two rounds of votes for nothing, so that the second leader is on
+		// time.
 		k.TimeoutPropose, k.TimeoutProposeDelta = t.Short, t.Propose-t.Short
-		lead += t.Short + t.Vote
+		lead += t.Short + t.Vote + t.Margin
 	}
 	k.TimeoutCommit = min(max(0, a.machine.Due(a.ready).Add(-lead).Sub(began)), maxWait)
 	if leader, _ := s.leader(s.height + 1); leader == a.self && a.signer != nil {

@@ -87,7 +87,7 @@ func New(cfg Config, m rotation.Machine) (*Rotation, error) {
 	r.turnCtx, r.stopTurns, r.stopCommits = turnCtx, stopTurns, stopCommits
 	a := &app{
 		cfg: &r.cfg, comet: r.comet, machine: m, setID: cfg.Genesis.ID(), self: voter(r.votes.Key.Address), log: cfg.Log,
-		fatal: r.fail, syncing: r.syncing, turnCtx: turnCtx, commitCtx: commitCtx, watch: watch{clock: cfg.Clock},
+		fatal: r.fail, phase: r.phase, turnCtx: turnCtx, commitCtx: commitCtx, watch: watch{clock: cfg.Clock},
 		state: s, changes: newChangePool(s.set),
 	}
 	a.durable.Store(s.height)
@@ -223,13 +223,16 @@ func (r *Rotation) fail(err error) {
 // run is the rotation's life, until it is stopped.
 func (r *Rotation) run() {
 	ctx := r.turnCtx
-	n, err := r.newNode(ctx)
+	n, err := r.newNode()
 	if err != nil {
 		r.fail(err)
 		return
 	}
 	r.node.Store(n) // the app asks it whether it syncs
-	if err := n.Start(); err != nil {
+	if err = ctx.Err(); err == nil {
+		err = n.Start()
+	}
+	if err != nil {
 		r.node.Store(nil)
 		r.fail(fmt.Errorf("start the consensus node: %w", err))
 		_ = n.EventBus().Stop() // these run since the node was made
@@ -253,7 +256,9 @@ func (r *Rotation) run() {
 }
 
 // newNode makes the node, which gives the machine the heights behind the ledger's last.
-func (r *Rotation) newNode(ctx context.Context) (n *node.Node, err error) {
+// It is not given a context that ends: an error leaves some of its goroutines behind. When the
+// rotation is stopped, the app ends it between two heights.
+func (r *Rotation) newNode() (n *node.Node, err error) {
 	defer func() { // CometBFT panics when its data do not fit ours
 		if p := recover(); p != nil {
 			n, err = nil, fmt.Errorf("consensus data in %s do not fit the ledger: %v", r.cfg.Dir, p)
@@ -261,7 +266,7 @@ func (r *Rotation) newNode(ctx context.Context) (n *node.Node, err error) {
 		}
 	}()
 	r.app.pace(r.app.current(), r.cfg.Clock.Now())
-	n, err = node.NewNodeWithContext(ctx, r.comet, r.votes, r.nodeKey,
+	n, err = node.NewNode(r.comet, r.votes, r.nodeKey,
 		proxy.NewConnSyncLocalClientCreator(r.app),
 		func() (*types.GenesisDoc, error) { return r.genesis, nil },
 		r.stores.provide, node.DefaultMetricsProvider(r.comet.Instrumentation),
@@ -273,10 +278,14 @@ func (r *Rotation) newNode(ctx context.Context) (n *node.Node, err error) {
 	return n, nil
 }
 
-// syncing says whether blocks are fetched, and not yet voted on.
-func (r *Rotation) syncing() bool {
-	n := r.node.Load()
-	return n != nil && n.ConsensusReactor().WaitSync()
+func (r *Rotation) phase() phase {
+	switch n := r.node.Load(); {
+	case n == nil:
+		return replaying
+	case n.ConsensusReactor().WaitSync():
+		return syncing
+	}
+	return voting
 }
 
 // watchdog notices what CometBFT says nobody of: that its consensus has ended, and calls
@@ -297,7 +306,7 @@ func (r *Rotation) watchdog(ctx context.Context, n *node.Node) {
 			r.fail(fmt.Errorf("%s at height %d takes %s, at most %s is right", call, r.app.current().height+1, took, r.cfg.Timeouts.Call))
 		}
 		r.cfg.Metrics.Peers(n.Switch().Peers().Size())
-		if !waiting && !r.syncing() {
+		if !waiting && r.phase() == voting {
 			env, err := n.ConfigureRPC()
 			if err != nil {
 				continue
@@ -417,7 +426,7 @@ type OperatorStatus struct {
 // Status of the rotation.
 func (r *Rotation) Status() Status {
 	s := r.app.current()
-	st := Status{NodeID: string(r.nodeKey.ID()), Height: s.height, Durable: r.app.durable.Load(), Syncing: r.syncing()}
+	st := Status{NodeID: string(r.nodeKey.ID()), Height: s.height, Durable: r.app.durable.Load(), Syncing: r.phase() != voting}
 	if r.cfg.OperatorKey != nil {
 		st.Operator = crypto.PubkeyToAddress(r.cfg.OperatorKey.PublicKey)
 		o, _ := s.set.Operator(st.Operator)
