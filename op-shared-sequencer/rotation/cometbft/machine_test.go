@@ -66,7 +66,7 @@ type fakeMachine struct {
 	name    string
 	leader  common.Address
 	perSlot uint64
-	size    int // of the transactions of a subblock
+	content []byte // of a subblock's transaction
 	pace    *pacer
 	ledger  *memLedger
 	busy    atomic.Bool // in Propose, Verify or Commit
@@ -94,7 +94,7 @@ var _ rotation.Machine = (*fakeMachine)(nil)
 
 func newFakeMachine(name string, leader common.Address, perSlot uint64, pace *pacer, ledger *memLedger) *fakeMachine {
 	m := &fakeMachine{
-		name: name, leader: leader, perSlot: perSlot, size: 100, pace: pace, ledger: ledger,
+		name: name, leader: leader, perSlot: perSlot, content: make([]byte, 100), pace: pace, ledger: ledger,
 		known: map[common.Hash]bool{}, proposd: map[common.Hash]time.Time{},
 	}
 	for _, slot := range ledger.slots {
@@ -129,9 +129,7 @@ func (m *fakeMachine) make(salt byte) *sequence.Subblock {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	slot, index, parent := m.place()
-	tx := make([]byte, 21+m.size)
-	copy(tx, m.leader[:])
-	tx[20] = salt
+	tx := append(append(m.leader.Bytes(), salt), m.content...)
 	s := &sequence.Subblock{
 		Slot: slot, Index: index, Parent: parent,
 		Steps:   []sequence.Step{{Chain: 901, Transactions: [][]byte{tx}}},
