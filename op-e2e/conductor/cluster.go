@@ -27,6 +27,7 @@ import (
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-e2e/devnet"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-e2e/genesis"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine/embedded"
 )
 
 const (
@@ -54,7 +55,7 @@ type unit struct {
 
 	// Of the cluster's mutex.
 	child  *devnet.Child
-	engine string // HTTP endpoint while it runs
+	ready  bool // all its services run
 	heads  []head
 	starts []head // the heads that its op-node began to build on
 }
@@ -70,6 +71,7 @@ type cluster struct {
 
 	mu       sync.Mutex
 	changed  chan struct{} // closed and made anew with every event
+	formed   int           // takeovers until the cluster first was well
 	hashes   map[uint64]common.Hash
 	replaced map[uint64]struct{} // numbers of blocks that were announced with two hashes
 }
@@ -108,24 +110,48 @@ func newCluster(ctx context.Context, cfg Config, dir string, rng *rand.Rand) (_ 
 	}); err != nil {
 		return nil, err
 	}
-	ports, err := freePorts(rng, 3*operators)
+	configs, err := unitConfigs(rng)
 	if err != nil {
 		return nil, err
 	}
-	for i := range operators {
-		id := "operator-" + strconv.Itoa(i)
-		u, err := newUnit(ctx, unitConfig{
-			ID: id, Dir: filepath.Join(dir, id), Genesis: genesisDir,
-			L1: c.l1.WS(), Beacon: c.l1.Beacon(),
-			RaftPort: ports[3*i], NodePort: ports[3*i+1], RPCPort: ports[3*i+2],
-			SignerKey: hex.EncodeToString(crypto.FromECDSA(signer)), Bootstrap: i == 0, Tuning: cfg.Tuning,
-		})
+	for _, uc := range configs {
+		uc.Dir, uc.Genesis = filepath.Join(dir, uc.ID), genesisDir
+		uc.L1, uc.Beacon = c.l1.WS(), c.l1.Beacon()
+		uc.SignerKey, uc.Tuning = hex.EncodeToString(crypto.FromECDSA(signer)), cfg.Tuning
+		u, err := newUnit(ctx, uc)
 		if err != nil {
 			return nil, err
 		}
 		c.units = append(c.units, u)
 	}
 	return c, nil
+}
+
+// unitConfigs names the operators and gives each its ports and its peers.
+func unitConfigs(rng *rand.Rand) ([]unitConfig, error) {
+	const each = 4
+	ports, err := freePorts(rng, each*operators)
+	if err != nil {
+		return nil, err
+	}
+	configs := make([]unitConfig, operators)
+	enodes := make([]string, operators)
+	for i := range configs {
+		key, err := crypto.GenerateKey()
+		if err != nil {
+			return nil, err
+		}
+		p := ports[each*i:]
+		configs[i] = unitConfig{
+			ID: "operator-" + strconv.Itoa(i), Bootstrap: i == 0,
+			RaftPort: p[0], NodePort: p[1], RPCPort: p[2], GethPort: p[3], GethKey: hex.EncodeToString(crypto.FromECDSA(key)),
+		}
+		enodes[i] = embedded.Peer(&key.PublicKey, net.IPv4(127, 0, 0, 1), p[3]).URLv4()
+	}
+	for i := range configs {
+		configs[i].GethPeers = slices.Delete(slices.Clone(enodes), i, i+1)
+	}
+	return configs, nil
 }
 
 // freePorts are ports nothing listens on. They are below those that the kernel gives to
@@ -215,7 +241,7 @@ func (c *cluster) run(ctx context.Context, u *unit) error {
 	c.mu.Lock()
 	u.child = child
 	c.mu.Unlock()
-	if err := c.await(ctx, func() bool { return u.engine != "" || ended(child) }); err != nil {
+	if err := c.await(ctx, func() bool { return u.ready || ended(child) }); err != nil {
 		return fmt.Errorf("start %s (see %s): %w", u.cfg.ID, filepath.Join(u.cfg.Dir, "log"), err)
 	}
 	if ended(child) {
@@ -237,7 +263,7 @@ func ended(p *devnet.Child) bool {
 func (c *cluster) kill(u *unit) time.Time {
 	c.mu.Lock()
 	child := u.child
-	u.child, u.engine = nil, ""
+	u.child, u.ready = nil, false
 	c.mu.Unlock()
 	at := time.Now()
 	child.Kill()
@@ -255,7 +281,7 @@ func (c *cluster) onLine(u *unit, line string) {
 	h := head{Number: ev.Number, Hash: ev.Hash, Time: ev.Time, At: time.Unix(0, ev.At)}
 	switch ev.Kind {
 	case eventReady:
-		u.engine = ev.Engine
+		u.ready = true
 	case eventHead:
 		u.heads = append(u.heads, h)
 		if known, ok := c.hashes[h.Number]; !ok {
@@ -354,24 +380,9 @@ func (c *cluster) form(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	for _, u := range c.units {
-		if err := c.resume(ctx, u); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// resume lets an operator's conductor act, once its op-node keeps up.
-func (c *cluster) resume(ctx context.Context, u *unit) error {
-	if err := devnet.WaitFor(ctx, u.cfg.ID+" to be healthy", u.conductor.SequencerHealthy); err != nil {
-		return err
-	}
-	if err := c.await(ctx, func() bool { return c.fresh(u) }); err != nil {
-		return fmt.Errorf("waiting for %s to follow the chain: %w", u.cfg.ID, err)
-	}
-	if err := u.conductor.Resume(ctx); err != nil {
-		return fmt.Errorf("resume %s: %w", u.cfg.ID, err)
+	// The one that made the cluster is paused until it is told to act.
+	if err := leader.conductor.Resume(ctx); err != nil {
+		return fmt.Errorf("resume %s: %w", leader.cfg.ID, err)
 	}
 	return nil
 }
@@ -385,23 +396,12 @@ func (c *cluster) fresh(u *unit) bool {
 	return time.Since(time.Unix(int64(h.Time), 0)) < 2*blockTime
 }
 
-// restart brings a killed operator back, with the others' blocks.
+// restart brings a killed operator back.
 func (c *cluster) restart(ctx context.Context, u *unit) error {
-	u.cfg.SyncFrom = nil
-	c.mu.Lock()
-	for _, o := range c.others(u) {
-		u.cfg.SyncFrom = append(u.cfg.SyncFrom, o.engine)
-	}
-	c.mu.Unlock()
 	if err := c.run(ctx, u); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, settleTime, fmt.Errorf("it took more than %s", settleTime))
-	defer cancel()
-	if err := c.connect(ctx, u); err != nil {
-		return err
-	}
-	return c.resume(ctx, u)
+	return c.connect(ctx, u)
 }
 
 // settled waits until one operator leads and builds, and all are healthy, connected and

@@ -78,7 +78,8 @@ type Result struct {
 	// Replaced is how many blocks were announced by one operator and had another hash
 	// at some operator, then or later.
 	Replaced int
-	// Unforced is how often an operator took over though no leader was killed.
+	// Unforced is how often an operator took over though no leader was killed: the
+	// heartbeat is too short for the machine.
 	Unforced int
 }
 
@@ -136,6 +137,13 @@ func Measure(ctx context.Context, cfg Config) (_ Result, err error) {
 	if err := c.form(ctx); err != nil {
 		return Result{}, fmt.Errorf("op-conductor cluster: %w", err)
 	}
+	// With all processes starting at once, the first leader may not be the one that stays.
+	if _, err := c.settled(ctx); err != nil {
+		return Result{}, fmt.Errorf("op-conductor cluster: %w", err)
+	}
+	c.mu.Lock()
+	c.formed = c.takeovers()
+	c.mu.Unlock()
 	var res Result
 	for i := range cfg.Kills {
 		k, err := c.round(ctx, rng)
@@ -158,10 +166,7 @@ func (c *cluster) result(res Result) Result {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	res.Replaced = len(c.replaced)
-	for _, u := range c.units {
-		res.Unforced += len(u.starts)
-	}
-	res.Unforced -= 1 + len(res.Kills) // the first start, and one takeover for each kill
+	res.Unforced = c.takeovers() - c.formed - len(res.Kills)
 	return res
 }
 

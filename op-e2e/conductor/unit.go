@@ -18,9 +18,9 @@ import (
 	"github.com/ethereum/go-ethereum/common/hexutil"
 	"github.com/ethereum/go-ethereum/core"
 	"github.com/ethereum/go-ethereum/core/types"
+	"github.com/ethereum/go-ethereum/crypto"
 	"github.com/ethereum/go-ethereum/log"
-	"github.com/ethereum/go-ethereum/rlp"
-	"github.com/ethereum/go-ethereum/rpc"
+	"github.com/ethereum/go-ethereum/p2p/enode"
 	"github.com/urfave/cli/v2"
 
 	upstream "github.com/ethereum-optimism/optimism/op-conductor/conductor"
@@ -49,8 +49,10 @@ type unitConfig struct {
 	NodePort  int
 	RPCPort   int // op-conductor's
 	SignerKey string
-	Bootstrap bool     // the one unit that makes the raft cluster, at its first start
-	SyncFrom  []string // engines to take missed blocks from before anything else runs
+	Bootstrap bool // the one unit that makes the raft cluster, at its first start
+	GethPort  int
+	GethKey   string   // hex
+	GethPeers []string // the other operators' op-geths, as enode URLs
 	Tuning    Tuning
 }
 
@@ -68,7 +70,6 @@ type event struct {
 	Number uint64
 	Hash   common.Hash
 	Time   uint64
-	Engine string // HTTP endpoint, with ready
 }
 
 // events writes events, from several goroutines.
@@ -155,9 +156,6 @@ func (u *operator) start(ctx context.Context) error {
 	if err := u.startEngine(g.L2[chainID]); err != nil {
 		return err
 	}
-	if err := u.catchUp(ctx); err != nil {
-		return err
-	}
 	u.reportHeads()
 	if err := u.startNode(ctx); err != nil {
 		return fmt.Errorf("op-node: %w", err)
@@ -165,7 +163,7 @@ func (u *operator) start(ctx context.Context) error {
 	if err := u.startConductor(ctx); err != nil {
 		return fmt.Errorf("op-conductor: %w", err)
 	}
-	return u.events.write(event{Kind: eventReady, At: time.Now().UnixNano(), Engine: u.engine.HTTPEndpoint()})
+	return u.events.write(event{Kind: eventReady, At: time.Now().UnixNano()})
 }
 
 func (u *operator) jwtFile() string { return filepath.Join(u.cfg.Dir, "jwt.hex") }
@@ -178,60 +176,28 @@ func (u *operator) startEngine(g *core.Genesis) error {
 	if err := os.WriteFile(u.jwtFile(), []byte(hexutil.Encode(secret[:])), 0o600); err != nil {
 		return err
 	}
+	// op-node leaves blocks that it missed to op-geth, which asks its own peers for them.
+	p2p := &embedded.P2P{Listen: embedded.Listen{Port: u.cfg.GethPort}}
+	var err error
+	if p2p.Key, err = crypto.HexToECDSA(u.cfg.GethKey); err != nil {
+		return fmt.Errorf("op-geth's key: %w", err)
+	}
+	for _, peer := range u.cfg.GethPeers {
+		n, err := enode.ParseV4(peer)
+		if err != nil {
+			return fmt.Errorf("op-geth's peer %q: %w", peer, err)
+		}
+		p2p.Peers = append(p2p.Peers, n)
+	}
 	n, err := embedded.Start(embedded.Config{
 		Chain: sequence.ChainID(chainID), Genesis: g, DataDir: filepath.Join(u.cfg.Dir, "geth"), JWTSecret: secret,
-		HTTP: &embedded.Listen{}, Log: u.log.New("service", "op-geth"),
+		HTTP: &embedded.Listen{}, P2P: p2p, Log: u.log.New("service", "op-geth"),
 	})
 	if err != nil {
 		return err
 	}
 	u.engine = n
 	u.stops = append(u.stops, n.Close)
-	return nil
-}
-
-// catchUp imports what the other operators built while this one was away. An op-geth
-// that was killed has lost the states it held in memory; op-node alone would ask for the
-// blocks at a few a second. Nothing that is measured runs yet.
-func (u *operator) catchUp(ctx context.Context) error {
-	if len(u.cfg.SyncFrom) == 0 {
-		return nil
-	}
-	var errs []error
-	for _, from := range u.cfg.SyncFrom {
-		err := u.importFrom(ctx, from)
-		if err == nil {
-			return nil
-		}
-		errs = append(errs, fmt.Errorf("take missed blocks from %s: %w", from, err))
-	}
-	return errors.Join(errs...)
-}
-
-func (u *operator) importFrom(ctx context.Context, from string) error {
-	c, err := rpc.DialContext(ctx, from)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	var theirs hexutil.Uint64
-	if err := c.CallContext(ctx, &theirs, "eth_blockNumber"); err != nil {
-		return err
-	}
-	chain := u.engine.Backend().BlockChain()
-	for n := chain.CurrentBlock().Number.Uint64() + 1; n <= uint64(theirs); n++ {
-		var raw hexutil.Bytes
-		if err := c.CallContext(ctx, &raw, "debug_getRawBlock", hexutil.Uint64(n)); err != nil {
-			return fmt.Errorf("block %d: %w", n, err)
-		}
-		var block types.Block
-		if err := rlp.DecodeBytes(raw, &block); err != nil {
-			return fmt.Errorf("block %d: %w", n, err)
-		}
-		if _, err := chain.InsertChain(types.Blocks{&block}); err != nil {
-			return fmt.Errorf("block %d: %w", n, err)
-		}
-	}
 	return nil
 }
 
@@ -337,7 +303,6 @@ func (u *operator) startConductor(ctx context.Context) error {
 		"--healthcheck.min-peer-count=" + strconv.FormatUint(t.MinPeers, 10),
 		"--rollup.config=" + filepath.Join(u.cfg.Genesis, genesis.RollupFile(chainID)),
 		"--rpc.addr=127.0.0.1", "--rpc.port=" + strconv.Itoa(u.cfg.RPCPort),
-		"--paused", // until Measure has seen it catch up, as the runbook has it
 	}
 	if u.cfg.Bootstrap {
 		args = append(args, "--raft.bootstrap")
