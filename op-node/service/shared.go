@@ -12,7 +12,6 @@ import (
 	"github.com/ethereum/go-ethereum/common/hexutil"
 	"github.com/ethereum/go-ethereum/log"
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/ethereum-optimism/optimism/op-core/interop/depset"
 	opnodeconfig "github.com/ethereum-optimism/optimism/op-node/config"
@@ -82,7 +81,7 @@ func (s *Service) newShared(ctx context.Context) (sequencerParts, error) {
 
 func (sh *shared) open(ctx context.Context, cfg *config.Config, opts *Options, fatal func(error)) error {
 	c := &cfg.SharedSequencer
-	engines, err := sh.engines(ctx, cfg, opts.Engines)
+	engines, err := sh.engines(ctx, cfg, opts.Engines, fatal)
 	if err != nil {
 		return err
 	}
@@ -152,8 +151,13 @@ func (sh *shared) open(ctx context.Context, cfg *config.Config, opts *Options, f
 	return err
 }
 
-// engines are the given ones, or those of the configuration once they answer.
-func (sh *shared) engines(ctx context.Context, cfg *config.Config, ready []engine.Engine) (map[sequence.ChainID]engine.Engine, error) {
+// engineWait is how long the start waits for engines that do not answer. The chains of
+// those that come later are left out until then.
+const engineWait = 10 * time.Second
+
+// engines are the given ones, or those of the configuration. An engine that is not there
+// yet holds back neither the start nor the other chains.
+func (sh *shared) engines(ctx context.Context, cfg *config.Config, ready []engine.Engine, fatal func(error)) (map[sequence.ChainID]engine.Engine, error) {
 	out := map[sequence.ChainID]engine.Engine{}
 	for _, e := range ready {
 		out[e.Chain()] = e
@@ -161,22 +165,32 @@ func (sh *shared) engines(ctx context.Context, cfg *config.Config, ready []engin
 	if ready != nil {
 		return out, nil
 	}
-	var mu sync.Mutex
-	group, ctx := errgroup.WithContext(ctx)
+	late := map[sequence.ChainID]*engine.Later{}
 	for id, at := range cfg.SharedSequencer.Engines {
-		group.Go(func() error {
+		l := engine.Connect(id, func(ctx context.Context) (engine.Engine, error) {
 			e, err := engine.Dial(ctx, sh.log, &cfg.Nodes[id.ID()].Rollup, at.URL, at.JWT, engine.Options{})
 			if err != nil {
-				return err
+				return nil, err // not a nil *Client in the interface
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			out[id] = e
-			sh.closers = append(sh.closers, func() error { e.Close(); return nil })
-			return nil
-		})
+			return e, nil
+		}, fatal)
+		out[id], late[id] = l, l
+		sh.closers = append(sh.closers, func() error { l.Close(); return nil })
 	}
-	return out, group.Wait()
+	wait, cancel := context.WithTimeout(ctx, engineWait)
+	defer cancel()
+	for id, l := range late {
+		switch err := l.Await(wait); {
+		case err == nil:
+		case ctx.Err() != nil:
+			return nil, fmt.Errorf("engine of chain %s: %w", id, err)
+		case wait.Err() != nil:
+			sh.log.Warn("Starting without an engine; its chain is left out until it answers", "chain", id, "waited", engineWait)
+		default:
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 // dependencySet is the chains' one dependency set; config has checked that there is one.
