@@ -91,24 +91,34 @@ func Open(dir string, logger log.Logger, opts ...Option) (*Ledger, error) {
 	for _, opt := range opts {
 		opt(l)
 	}
-	if err := makeDir(dir); err != nil {
-		return nil, fmt.Errorf("ledger %s: %w", dir, err)
+	if l.unlock == nil {
+		if err := l.lock(dir); err != nil {
+			return nil, fmt.Errorf("ledger %s: %w", dir, err)
+		}
 	}
-	lock := flock.New(filepath.Join(dir, "LOCK"))
-	locked, err := lock.TryLock()
-	if err != nil {
-		return nil, fmt.Errorf("ledger %s: lock: %w", dir, err)
-	}
-	if !locked {
-		return nil, fmt.Errorf("ledger %s: %w: stop the other process or give this one another directory", dir, ErrInUse)
-	}
-	l.unlock = lock.Close
 	if err := l.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("ledger %s: %w", dir, err), l.Close())
 	}
 	slot, _, _ := l.Last()
 	l.log.Info("Opened ledger", "dir", dir, "segments", len(l.segments), "records", len(l.state.entries), "slot", slot)
 	return l, nil
+}
+
+// lock makes the directory if it is not there, and takes it for this Ledger alone.
+func (l *Ledger) lock(dir string) error {
+	if err := makeDir(dir); err != nil {
+		return err
+	}
+	lock := flock.New(filepath.Join(dir, "LOCK"))
+	locked, err := lock.TryLock()
+	if err != nil {
+		return fmt.Errorf("lock: %w", err)
+	}
+	if !locked {
+		return fmt.Errorf("%w: stop the other process or give this one another directory", ErrInUse)
+	}
+	l.unlock = lock.Close
+	return nil
 }
 
 // makeDir makes the directory, durably.

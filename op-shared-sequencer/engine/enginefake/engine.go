@@ -32,6 +32,7 @@ type Hook func(ctx context.Context, call string) error
 type Engine struct {
 	chain  sequence.ChainID
 	signer types.Signer
+	txs    *Txs // may be nil
 
 	mu        sync.Mutex
 	hook      Hook
@@ -81,13 +82,17 @@ func New(chain sequence.ChainID, genesisTime uint64, accounts ...common.Address)
 		ParentBeaconBlockRoot: &common.Hash{}, Withdrawals: &types.Withdrawals{},
 	}
 	attrs.PrevRandao = eth.Bytes32(common.BigToHash(new(big.Int).SetUint64(uint64(chain)))) // so that chains differ
-	genesis := newBuilding(nil, nil, s, attrs).seal()
+	genesis := newBuilding(nil, nil, nil, s, attrs).seal()
 	return &Engine{
 		chain: chain, signer: types.LatestSignerForChainID(chain.ID().ToBig()),
 		genesis: genesis, blocks: map[common.Hash]*block{genesis.hash(): genesis}, sealed: map[common.Hash]*block{},
 		canonical: []*block{genesis}, safe: genesis.hash(), finalized: genesis.hash(), pool: newPool(), builds: map[eth.PayloadID]*building{},
 	}
 }
+
+// Share has the engine decode transactions, and recover their senders, together with
+// others. Called before the engine is used.
+func (e *Engine) Share(txs *Txs) { e.txs = txs }
 
 // Genesis is the first block.
 func (e *Engine) Genesis() engine.BlockInfo { return e.genesis.info() }
@@ -186,7 +191,7 @@ func (e *Engine) setCanonical(b *block) {
 	for _, at := range slices.Backward(branch) {
 		e.canonical = append(e.canonical, at)
 		for _, raw := range at.payload().Transactions {
-			e.pool.add(e.signer, raw)
+			e.pool.add(e.signer, e.txs, raw)
 		}
 	}
 }
@@ -196,7 +201,7 @@ func (e *Engine) AddToPool(raw ...[]byte) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, r := range raw {
-		e.pool.add(e.signer, r)
+		e.pool.add(e.signer, e.txs, r)
 	}
 }
 
@@ -212,7 +217,7 @@ func (e *Engine) Open(ctx context.Context, parent eth.BlockID, attrs *eth.Payloa
 	if uint64(attrs.Timestamp) <= uint64(p.payload().Timestamp) {
 		return nil, e.wrap("open", fmt.Errorf("%w: timestamp %d on a block at %d", engine.ErrInvalidAttributes, attrs.Timestamp, p.payload().Timestamp))
 	}
-	s := &session{e: e, process: e.process, parent: p, b: newBuilding(e.signer, p, p.state, attrs), noTxPool: attrs.NoTxPool}
+	s := &session{e: e, process: e.process, parent: p, b: newBuilding(e.signer, e.txs, p, p.state, attrs), noTxPool: attrs.NoTxPool}
 	for _, raw := range attrs.Transactions {
 		res := s.b.apply(raw)
 		if res.Err != nil {
@@ -258,7 +263,7 @@ func (e *Engine) importBlock(env *eth.ExecutionPayloadEnvelope) error {
 	if parent == nil {
 		return e.wrap("import", fmt.Errorf("%w %s", engine.ErrUnknownParent, p.ParentID()))
 	}
-	b := newBuilding(e.signer, parent, parent.state, attributesOf(env))
+	b := newBuilding(e.signer, e.txs, parent, parent.state, attributesOf(env))
 	for _, raw := range p.Transactions {
 		if res := b.apply(raw); res.Err != nil {
 			return e.wrap("import", fmt.Errorf("%w: %w", engine.ErrInvalidBlock, res.Err))

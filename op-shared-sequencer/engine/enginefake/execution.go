@@ -74,6 +74,7 @@ func (s *state) root() common.Hash {
 // building is a block that transactions are added to.
 type building struct {
 	signer   types.Signer
+	shared   *Txs // may be nil
 	parent   *block
 	attrs    *eth.PayloadAttributes
 	state    *state
@@ -83,8 +84,8 @@ type building struct {
 	logs     uint
 }
 
-func newBuilding(signer types.Signer, parent *block, s *state, attrs *eth.PayloadAttributes) *building {
-	return &building{signer: signer, parent: parent, attrs: attrs, state: s.clone()}
+func newBuilding(signer types.Signer, shared *Txs, parent *block, s *state, attrs *eth.PayloadAttributes) *building {
+	return &building{signer: signer, shared: shared, parent: parent, attrs: attrs, state: s.clone()}
 }
 
 func (b *building) clone() *building {
@@ -111,8 +112,8 @@ func gasOf(tx *types.Transaction) uint64 {
 
 // apply adds a transaction; if it cannot be included the block is as before.
 func (b *building) apply(raw []byte) engine.TxResult {
-	tx := new(types.Transaction)
-	if err := tx.UnmarshalBinary(raw); err != nil {
+	tx, err := b.shared.decode(raw)
+	if err != nil {
 		return engine.MalformedTx(raw, err)
 	}
 	res := engine.TxResult{Hash: tx.Hash(), Raw: raw, Status: types.ReceiptStatusSuccessful}

@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"math/big"
 	"slices"
+	"sync"
 
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/core/types"
@@ -154,6 +155,37 @@ func Sign(key *ecdsa.PrivateKey, chain sequence.ChainID, tx *types.DynamicFeeTx,
 // Hash is the hash of a transaction's envelope.
 func Hash(raw []byte) common.Hash { return crypto.Keccak256Hash(raw) }
 
+// Txs are transactions that several engines decode once between them: recovering their
+// senders costs more than all else that these engines do. Safe for concurrent use.
+type Txs struct {
+	mu      sync.Mutex
+	decoded map[string]*types.Transaction
+}
+
+// NewTxs makes an empty one.
+func NewTxs() *Txs { return &Txs{decoded: map[string]*types.Transaction{}} }
+
+func (t *Txs) decode(raw []byte) (*types.Transaction, error) {
+	if t != nil {
+		t.mu.Lock()
+		tx := t.decoded[string(raw)]
+		t.mu.Unlock()
+		if tx != nil {
+			return tx, nil
+		}
+	}
+	tx := new(types.Transaction)
+	if err := tx.UnmarshalBinary(raw); err != nil {
+		return nil, err
+	}
+	if t != nil && tx.Type() != types.DepositTxType {
+		t.mu.Lock()
+		t.decoded[string(raw)] = tx
+		t.mu.Unlock()
+	}
+	return tx, nil
+}
+
 // pool has the newest transaction of every sender and nonce, also after it was included:
 // a reorg brings it back.
 type pool struct {
@@ -163,9 +195,9 @@ type pool struct {
 
 func newPool() pool { return pool{txs: map[common.Address]map[uint64][]byte{}} }
 
-func (p *pool) add(signer types.Signer, raw []byte) {
-	tx := new(types.Transaction)
-	if err := tx.UnmarshalBinary(raw); err != nil || tx.Type() == types.DepositTxType {
+func (p *pool) add(signer types.Signer, shared *Txs, raw []byte) {
+	tx, err := shared.decode(raw)
+	if err != nil || tx.Type() == types.DepositTxType {
 		return
 	}
 	// Never an interop transaction: fills do not take them.
