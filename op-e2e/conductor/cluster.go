@@ -56,8 +56,8 @@ type unit struct {
 	// Of the cluster's mutex.
 	child  *devnet.Child
 	ready  bool // all its services run
-	heads  []head
-	starts []head // the heads that its op-node began to build on
+	heads  []Head
+	starts []Head // the heads that its op-node began to build on
 }
 
 // cluster is an L1 and three operators of one chain.
@@ -278,7 +278,7 @@ func (c *cluster) onLine(u *unit, line string) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	h := head{Number: ev.Number, Hash: ev.Hash, Time: ev.Time, At: time.Unix(0, ev.At)}
+	h := Head{Number: ev.Number, Hash: ev.Hash, Time: ev.Time, At: time.Unix(0, ev.At)}
 	switch ev.Kind {
 	case eventReady:
 		u.ready = true

@@ -31,7 +31,13 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	goleak.VerifyTestMain(m)
+	// What geth, which is L1 here, leaves running when it is closed.
+	const geth = "github.com/ethereum/go-ethereum/"
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreAnyFunction(geth+"eth/catalyst.(*ConsensusAPI).heartbeat"),
+		goleak.IgnoreAnyFunction(geth+"core.(*txSenderCacher).cache"),
+		goleak.IgnoreAnyFunction(geth+"miner.(*Miner).buildPayload.func1"),
+	)
 }
 
 // Leaders die and others take over; the measurement ends by itself and leaves no process.
@@ -101,41 +107,41 @@ func TestUnitFails(t *testing.T) {
 func TestCommitGap(t *testing.T) {
 	start := time.Unix(1000, 0)
 	// heads are at milliseconds after the start, the first of them block 10.
-	heads := func(at ...int) []head {
-		var out []head
+	heads := func(at ...int) []Head {
+		var out []Head
 		for i, ms := range at {
-			out = append(out, head{Number: 10 + uint64(i), At: start.Add(time.Duration(ms) * time.Millisecond)})
+			out = append(out, Head{Number: 10 + uint64(i), At: start.Add(time.Duration(ms) * time.Millisecond)})
 		}
 		return out
 	}
 	for name, test := range map[string]struct {
 		kill      int // milliseconds after the start
 		first     uint64
-		survivors [][]head
+		survivors [][]Head
 		want      time.Duration
 	}{
-		"in time": {kill: 100, first: 11, survivors: [][]head{heads(0, 990)}, want: 0},
-		"late":    {kill: 100, first: 11, survivors: [][]head{heads(0, 2300)}, want: 1300 * time.Millisecond},
+		"in time": {kill: 100, first: 11, survivors: [][]Head{heads(0, 990)}, want: 0},
+		"late":    {kill: 100, first: 11, survivors: [][]Head{heads(0, 2300)}, want: 1300 * time.Millisecond},
 		"the first operator to have a block counts": {
-			kill: 100, first: 11, survivors: [][]head{heads(30, 2300), heads(0, 2350)}, want: 1300 * time.Millisecond},
+			kill: 100, first: 11, survivors: [][]Head{heads(30, 2300), heads(0, 2350)}, want: 1300 * time.Millisecond},
 		"a block was under way and came in time": {
-			kill: 999, first: 12, survivors: [][]head{heads(0, 1001, 3500)}, want: 1500 * time.Millisecond},
+			kill: 999, first: 12, survivors: [][]Head{heads(0, 1001, 3500)}, want: 1500 * time.Millisecond},
 		"a block was under way and came with the new leader": {
-			kill: 990, first: 12, survivors: [][]head{heads(0, 2400, 2420)}, want: 1400 * time.Millisecond},
+			kill: 990, first: 12, survivors: [][]Head{heads(0, 2400, 2420)}, want: 1400 * time.Millisecond},
 		"a head that skips blocks announces them all": {
-			kill: 100, first: 11, survivors: [][]head{{heads(0)[0], {Number: 12, At: start.Add(2100 * time.Millisecond)}}}, want: 1100 * time.Millisecond},
+			kill: 100, first: 11, survivors: [][]Head{{heads(0)[0], {Number: 12, At: start.Add(2100 * time.Millisecond)}}}, want: 1100 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := commitGap(start.Add(time.Duration(test.kill)*time.Millisecond), test.first, test.survivors, time.Second)
+			got, err := CommitGap(start.Add(time.Duration(test.kill)*time.Millisecond), test.first, test.survivors, time.Second)
 			require.NoError(t, err)
 			require.Equal(t, test.want, got)
 		})
 	}
-	_, err := commitGap(start, 11, [][]head{nil, nil}, time.Second)
+	_, err := CommitGap(start, 11, [][]Head{nil, nil}, time.Second)
 	require.ErrorContains(t, err, "before the kill")
-	_, err = commitGap(start, 10, [][]head{heads(0)}, time.Second)
+	_, err = CommitGap(start, 10, [][]Head{heads(0)}, time.Second)
 	require.ErrorContains(t, err, "before the kill")
-	_, err = commitGap(start, 11, [][]head{heads(0)}, time.Second)
+	_, err = CommitGap(start, 11, [][]Head{heads(0)}, time.Second)
 	require.ErrorContains(t, err, "block 11 was not announced")
 }
 

@@ -9,8 +9,8 @@ import (
 	"github.com/ethereum/go-ethereum/common"
 )
 
-// head is a block that became an operator's unsafe head.
-type head struct {
+// Head is a block that became an operator's unsafe head.
+type Head struct {
 	Number uint64
 	Hash   common.Hash
 	Time   uint64 // the block's own timestamp, in seconds
@@ -19,11 +19,11 @@ type head struct {
 
 // announced is when the block, or one after it, first became the head of any of the
 // operators. Each operator's heads are in the order they came.
-func announced(number uint64, operators [][]head) (time.Time, bool) {
+func announced(number uint64, operators [][]Head) (time.Time, bool) {
 	var first time.Time
 	found := false
 	for _, heads := range operators {
-		i := slices.IndexFunc(heads, func(h head) bool { return h.Number >= number })
+		i := slices.IndexFunc(heads, func(h Head) bool { return h.Number >= number })
 		if i >= 0 && (!found || heads[i].At.Before(first)) {
 			first, found = heads[i].At, true
 		}
@@ -31,10 +31,10 @@ func announced(number uint64, operators [][]head) (time.Time, bool) {
 	return first, found
 }
 
-// commitGap is the gap that Measure describes: at is the time of the kill, first the
+// CommitGap is the gap that Measure describes: at is the time of the kill, first the
 // number of the first block that the new leader built, survivors the heads of all
 // operators but the one that was killed.
-func commitGap(at time.Time, first uint64, survivors [][]head, blockTime time.Duration) (time.Duration, error) {
+func CommitGap(at time.Time, first uint64, survivors [][]Head, blockTime time.Duration) (time.Duration, error) {
 	// Without the dead leader's own view, a block counts once somebody else has it.
 	var last uint64
 	known := false

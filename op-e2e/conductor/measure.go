@@ -189,7 +189,7 @@ func (c *cluster) round(ctx context.Context, rng *rand.Rand) (*Kill, error) {
 
 	at := c.kill(leader)
 	k := &Kill{Leader: leader.cfg.ID}
-	var start head // what the successor builds on
+	var start Head // what the successor builds on
 	failover, cancel := context.WithTimeoutCause(ctx, failoverTime, fmt.Errorf("it took more than %s", failoverTime))
 	defer cancel()
 	err = c.await(failover, func() bool {
@@ -209,7 +209,7 @@ func (c *cluster) round(ctx context.Context, rng *rand.Rand) (*Kill, error) {
 	}
 	c.mu.Lock()
 	heads := headsOf(survivors)
-	k.Gap, err = commitGap(at, start.Number+1, heads, blockTime)
+	k.Gap, err = CommitGap(at, start.Number+1, heads, blockTime)
 	first, _ := announced(start.Number+1, heads)
 	c.mu.Unlock()
 	if err != nil {
@@ -266,8 +266,8 @@ func (c *cluster) takeovers() int {
 }
 
 // headsOf are the heads of operators. The cluster's mutex is held.
-func headsOf(units []*unit) [][]head {
-	var out [][]head
+func headsOf(units []*unit) [][]Head {
+	var out [][]Head
 	for _, u := range units {
 		out = append(out, u.heads)
 	}

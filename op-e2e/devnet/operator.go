@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"syscall"
@@ -58,6 +59,9 @@ func (o *Operator) Address() common.Address { return o.address }
 
 // Dir is where its data is.
 func (o *Operator) Dir() string { return o.plan.Dir }
+
+// LedgerDir is where its ledger is, for those who read it when the operator is stopped.
+func (o *Operator) LedgerDir() string { return filepath.Join(o.plan.Dir, sequencerDir, "ledger") }
 
 // NodeURL serves the super roots; NodeRPC is a chain's op-node.
 func (o *Operator) NodeURL() string { return localURL(o.where().node) }
