@@ -65,12 +65,13 @@ type cluster struct {
 	perSlot uint64
 	ops     []*operator
 	link    func(from, to *operator) string // the address that from reaches to by
+	patient time.Duration                   // how long wait waits
 }
 
 // newCluster makes n operators with the keys and files they need, the first members of
 // them in the set.
 func newCluster(t *testing.T, n, members int, options ...func(*cluster)) *cluster {
-	c := &cluster{t: t, pace: &pacer{interval: 60 * time.Millisecond}, perSlot: 3, link: func(_, to *operator) string { return to.addr }}
+	c := &cluster{t: t, pace: &pacer{interval: 60 * time.Millisecond}, perSlot: 3, patient: patience, link: func(_, to *operator) string { return to.addr }}
 	c.genesis = &operators.Genesis{Set: "test-set", Time: time.Now().Add(-time.Second).UTC(), Chains: []sequence.ChainID{901, 902}}
 	for _, o := range options {
 		o(c)
@@ -156,7 +157,7 @@ func (c *cluster) start() {
 // wait waits until cond holds.
 func (c *cluster) wait(what string, cond func() bool) {
 	c.t.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(c.patient)
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for !cond() {
@@ -167,7 +168,7 @@ func (c *cluster) wait(what string, cond func() bool) {
 					c.t.Logf("%s: height %d, %d peers, syncing %t", o.name, o.machine.height(), len(o.rotation.Status().Peers), o.rotation.Status().Syncing)
 				}
 			}
-			c.t.Fatalf("waited %s for: %s", patience, what)
+			c.t.Fatalf("waited %s for: %s", c.patient, what)
 		case <-tick.C:
 		}
 	}

@@ -45,6 +45,7 @@ func TestLatencyReport(t *testing.T) {
 	_, proxied := through(t, *reportDelay)
 	c := newCluster(t, 4, 4, proxied)
 	c.pace.interval = 400 * time.Millisecond // so that heights do not wait for each other
+	c.patient = patience + 4*time.Duration(*reportHeights)*c.pace.interval
 	content := make([]byte, *reportSize)
 	_, err := rand.Read(content)
 	require.NoError(t, err)
