@@ -37,6 +37,7 @@ func TestMain(m *testing.M) {
 		goleak.IgnoreAnyFunction(geth+"eth/catalyst.(*ConsensusAPI).heartbeat"),
 		goleak.IgnoreAnyFunction(geth+"core.(*txSenderCacher).cache"),
 		goleak.IgnoreAnyFunction(geth+"miner.(*Miner).buildPayload.func1"),
+		goleak.IgnoreTopFunction("github.com/syndtr/goleveldb/leveldb.(*DB).mpoolDrain"),
 	)
 }
 
