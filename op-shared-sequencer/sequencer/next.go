@@ -109,6 +109,7 @@ func (s *Sequencer) SetChains(chains []sequence.ChainID) error {
 // look looks at all chains of the set: those that can be built on, and why the others
 // cannot. It changes nothing and waits for nothing.
 func (s *Sequencer) look(quorum []sequence.ChainID) (ready []*member, absent []*chain, reasons []string) {
+	quorum = s.fresh(quorum)
 	for _, c := range s.chains {
 		if !c.member.Load() {
 			continue
@@ -131,6 +132,26 @@ func (s *Sequencer) look(quorum []sequence.ChainID) (ready []*member, absent []*
 	}
 	return ready, absent, reasons
 }
+
+// fresh is what a quorum said it can build on, nil when that is not known any more: it came
+// with the votes for the subblock committed last. If too little was ready then, nothing may
+// be proposed, and so nothing voted for; what has become ready since is not to wait for
+// that for ever.
+func (s *Sequencer) fresh(quorum []sequence.ChainID) []sequence.ChainID {
+	longest := uint64(0)
+	for _, c := range s.chains {
+		longest = max(longest, c.rollup.BlockTime)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.clock.Now().Sub(s.since) > time.Duration(longest)*time.Second+readyPatience {
+		return nil
+	}
+	return quorum
+}
+
+// readyPatience is how much longer than a slot what operators said they can build on counts.
+const readyPatience = time.Second
 
 // gather is look for whoever is about to propose. wait is set while chains that are not
 // ready are waited for; those that were waited for long enough are left out from here on.
