@@ -120,10 +120,10 @@ type consensus struct {
 
 	proposals map[int]*proposal
 	values    map[common.Hash]*value
-	votes     map[voteAt]map[int]*vote
-	waited    map[voteAt]bool // timeouts that were scheduled
-	polka     map[int]bool    // rounds whose polka was acted on
-	later     []any           // of the next height
+	votes     map[voteAt]map[int][]*vote // by voter; more than one of who votes twice
+	waited    map[voteAt]bool            // timeouts that were scheduled
+	polka     map[int]bool               // rounds whose polka was acted on
+	later     []any                      // of the next height
 }
 
 func newConsensus(o *operator) *consensus { return &consensus{o: o} }
@@ -142,7 +142,7 @@ func (c *consensus) resume() {
 func (c *consensus) enter(height uint64) {
 	c.o.disk.begin(height)
 	c.height, c.round, c.step, c.began = height, 0, resting, c.o.s.now
-	c.proposals, c.values, c.votes = map[int]*proposal{}, map[common.Hash]*value{}, map[voteAt]map[int]*vote{}
+	c.proposals, c.values, c.votes = map[int]*proposal{}, map[common.Hash]*value{}, map[voteAt]map[int][]*vote{}
 	c.waited, c.polka = map[voteAt]bool{}, map[int]bool{}
 	d := &c.o.disk
 	for _, v := range []*value{d.locked, d.valid} {
@@ -354,22 +354,26 @@ func (c *consensus) addProposal(p *proposal) {
 func (c *consensus) addVote(v *vote) {
 	at := voteAt{v.round, v.kind}
 	if c.votes[at] == nil {
-		c.votes[at] = map[int]*vote{}
+		c.votes[at] = map[int][]*vote{}
 	}
-	switch was := c.votes[at][v.from]; {
-	case was == nil:
-		c.votes[at][v.from] = v
-	case was.id != v.id:
+	was := c.votes[at][v.from]
+	if slices.ContainsFunc(was, func(w *vote) bool { return w.id == v.id }) {
+		return
+	}
+	if len(was) > 0 {
 		c.o.s.count["double votes seen"]++
 	}
+	c.votes[at][v.from] = append(was, v)
 }
 
 // most is the value with the most votes in a round, and how many there are for it and in all.
 func (c *consensus) most(round int, kind voteKind) (id common.Hash, votes, all int) {
 	count := map[common.Hash]int{}
-	for _, v := range c.votes[voteAt{round, kind}] {
-		count[v.id]++
+	for _, of := range c.votes[voteAt{round, kind}] {
 		all++
+		for _, v := range of {
+			count[v.id]++
+		}
 	}
 	for k, n := range count {
 		if n > votes || (n == votes && k.Cmp(id) < 0) {
@@ -440,7 +444,7 @@ func (c *consensus) help(x *status) {
 		}
 		for _, at := range slices.SortedFunc(maps.Keys(c.votes), compareVotes) {
 			for _, from := range slices.Sorted(maps.Keys(c.votes[at])) {
-				g.votes = append(g.votes, c.votes[at][from])
+				g.votes = append(g.votes, c.votes[at][from]...)
 			}
 		}
 		if len(g.proposals)+len(g.votes) > 0 {
@@ -462,8 +466,10 @@ func (c *consensus) once() bool {
 			d := &decision{height: c.height, round: r, value: c.values[id]}
 			votes := c.votes[voteAt{r, precommit}]
 			for _, from := range slices.Sorted(maps.Keys(votes)) {
-				if votes[from].id == id {
-					d.votes = append(d.votes, votes[from])
+				for _, v := range votes[from] {
+					if v.id == id {
+						d.votes = append(d.votes, v)
+					}
 				}
 			}
 			c.decide(d)
@@ -549,7 +555,11 @@ func (c *consensus) judge(p *proposal) (done bool, id common.Hash) {
 		if p.valid >= c.round || !ok || polka != p.value.id {
 			return false, common.Hash{}
 		}
-		if own || (d.lockedRound <= p.valid && c.verify(p.value)) {
+		// A quorum found it valid, of which most do not lie. Whether it still is, now that L1
+		// or a chain has moved on, is not asked: those who are locked on it cannot leave it, and
+		// without the others there would be no quorum for anything any more.
+		if own || d.lockedRound <= p.valid {
+			c.o.s.count["taken for its polka"]++
 			return true, p.value.id
 		}
 		return true, common.Hash{}

@@ -23,7 +23,13 @@ type checker struct {
 	builds  map[place][]*agreedSlot
 	votes   map[signedVote]common.Hash
 	signed  map[signedView]common.Hash
-	blocks  map[place]map[sequence.Slot]common.Hash // of blocks by their parent
+	members []membersFrom
+}
+
+// membersFrom are the chains that take part behind a height.
+type membersFrom struct {
+	height uint64
+	ids    []sequence.ChainID
 }
 
 // place is where a block goes.
@@ -50,9 +56,9 @@ type signedView struct {
 	view   common.Hash
 }
 
-func (k *checker) init() {
+func (k *checker) init(ids []sequence.ChainID) {
 	k.builds, k.votes, k.signed = map[place][]*agreedSlot{}, map[signedVote]common.Hash{}, map[signedView]common.Hash{}
-	k.blocks = map[place]map[sequence.Slot]common.Hash{}
+	k.members = []membersFrom{{0, ids}}
 }
 
 // checkVote: an operator does not vote twice in a round.
@@ -92,7 +98,23 @@ func (s *sim) checkDecision(o *operator, d *decision) {
 		s.fail("height %d: garbage was decided", d.height)
 	}
 	if sub.Index == 0 {
+		if k.open != nil {
+			s.count["slots abandoned"]++
+			if !s.orphaned(k.open, 0) {
+				s.fail("height %d: slot %d is given up with %d subblocks agreed on, and its L1 origins stand", d.height, k.open.subs[0].Slot, len(k.open.subs))
+			}
+		}
 		k.open = &agreedSlot{}
+		for _, op := range sub.Openings {
+			if !slices.Contains(s.membersAt(d.height-1), op.Chain) {
+				s.fail("height %d: slot %d has a block of chain %s, which does not take part", d.height, sub.Slot, op.Chain)
+			}
+			for _, was := range k.builds[place{op.Chain, op.ParentHash}] {
+				if !s.orphaned(was, op.Chain) {
+					s.fail("height %d: slot %d has a block of chain %s on %s, as height %d, whose L1 origin stands", d.height, sub.Slot, op.Chain, op.Parent(), was.height)
+				}
+			}
+		}
 	}
 	if k.open == nil || uint64(len(k.open.subs)) != sub.Index || (sub.Index > 0 && k.open.subs[sub.Index-1].Hash() != sub.Parent) {
 		s.fail("height %d: subblock %d of slot %d does not follow what was decided before", d.height, sub.Index, sub.Slot)
@@ -109,6 +131,19 @@ func (s *sim) checkDecision(o *operator, d *decision) {
 	}
 	k.slots = append(k.slots, k.open)
 	k.open = nil
+	if c := s.plan.changes; len(c) > 0 && sub.Slot >= c[0].slot {
+		s.count["changes of the chains"]++
+		k.members = append(k.members, membersFrom{d.height, c[0].members})
+		s.plan.changes = c[1:]
+	}
+}
+
+// orphaned says whether an L1 origin of the slot is gone; of one chain's block, or if that is
+// 0 of any.
+func (s *sim) orphaned(a *agreedSlot, chain sequence.ChainID) bool {
+	return slices.ContainsFunc(a.subs[0].Openings, func(o sequence.Opening) bool {
+		return (chain == 0 || o.Chain == chain) && !s.l1.canonical(o.L1Origin)
+	})
 }
 
 // checkAgreement: the ledger goes on where the decisions say. It returns the height.
@@ -145,9 +180,6 @@ func (s *sim) checkHandedOver(d *driver, env *eth.ExecutionPayloadEnvelope, ref 
 	}
 	if !d.o.log.Builds(d.id, p.ParentHash) {
 		s.fail("operator %d, chain %s: block %s is handed over, and is not in the ledger", d.o.index, d.id, ref)
-	}
-	if s.check.blocks[at] == nil {
-		s.check.blocks[at] = map[sequence.Slot]common.Hash{}
 	}
 	s.count["blocks handed over"]++
 }
@@ -189,7 +221,14 @@ func (a *agreedSlot) projection(chain sequence.ChainID, env *eth.ExecutionPayloa
 }
 
 // membersAt are the chains that take part behind a height.
-func (s *sim) membersAt(height uint64) []sequence.ChainID { return s.ids }
+func (s *sim) membersAt(height uint64) []sequence.ChainID {
+	k := &s.check
+	i := len(k.members) - 1
+	for k.members[i].height > height {
+		i--
+	}
+	return k.members[i].ids
+}
 
 // checkEnd is what holds when everything has been well for a while.
 func (s *sim) checkEnd() {
@@ -200,6 +239,11 @@ func (s *sim) checkEnd() {
 		}
 	}
 	o := honest[0]
+	for _, other := range s.ops {
+		if !other.up {
+			s.fail("operator %d is down at the end", other.index)
+		}
+	}
 	for _, id := range s.ids {
 		low, high := o.drivers[id].head, o.drivers[id].head
 		for _, other := range honest {
@@ -243,9 +287,13 @@ func (s *sim) state() string {
 		}
 		out += fmt.Sprintf("height %d round %d", o.c.height, o.c.round)
 		for _, id := range s.ids {
-			out += fmt.Sprintf(", %s at %s", id, o.drivers[id].head)
+			out += fmt.Sprintf(", %s at %d %s", id, o.drivers[id].head.Number, o.drivers[id].head.Hash.TerminalString())
 		}
-		out += fmt.Sprintf("; %v", o.seq.Status())
+		for _, st := range o.seq.Status() {
+			if st.NotReady != "" {
+				out += fmt.Sprintf("; %s waits: %s", st.Chain, st.NotReady)
+			}
+		}
 	}
 	return out
 }
@@ -271,12 +319,18 @@ func (s *sim) checkMessages(o *operator) {
 			stands[ref.Hash] = true
 		}
 	}
+	for _, id := range s.ids {
+		stands[s.rollups[id].Genesis.L2.Hash] = true
+	}
 	for _, a := range s.check.slots {
 		logs := map[common.Hash][]*loggedAt{}
 		last := a.subs[len(a.subs)-1]
 		for _, op := range a.subs[0].Openings {
 			b := s.blockOn(o, op.Chain, op.ParentHash, last, stands)
 			if b == nil {
+				if a.height+1 < uint64(len(o.disk.decided)) && stands[op.ParentHash] && !s.orphaned(a, op.Chain) {
+					s.fail("chain %s: the block on %s that was agreed on at height %d is lost; %s", op.Chain, op.Parent(), a.height, s.state())
+				}
 				continue
 			}
 			receipts, err := o.engines[op.Chain].Receipts(bg, b.BlockHash)
@@ -374,5 +428,3 @@ func describe(v *value) string {
 	}
 	return text
 }
-
-var _ = slices.Contains[[]int]

@@ -37,6 +37,7 @@ type driver struct {
 	node    sequencing.SequencerIface
 
 	head, safe eth.L2BlockRef
+	traversed  eth.BlockID // how far derivation has read L1
 	resetting  bool
 
 	mu      sync.Mutex // the core works on chains in parallel
@@ -172,10 +173,16 @@ func (d *driver) look() {
 		return
 	}
 	ctx := context.Background()
-	origin, err := d.o.view.L1BlockRefByNumber(ctx, d.head.L1Origin.Number)
-	if err == nil && origin.Hash != d.head.L1Origin.Hash {
-		d.on(rollup.ResetEvent{Err: fmt.Errorf("L1 origin %s of %s is gone", d.head.L1Origin, d.head)})
-		return
+	for _, id := range []eth.BlockID{d.head.L1Origin, d.traversed} {
+		if at, err := d.o.view.L1BlockRefByNumber(ctx, id.Number); err == nil && at.Hash != id.Hash {
+			d.traversed = eth.BlockID{}
+			d.on(rollup.ResetEvent{Err: fmt.Errorf("L1 block %s is gone", id)})
+			return
+		}
+	}
+	newest, err := d.o.view.L1BlockRefByLabel(ctx, eth.Unsafe)
+	if err == nil {
+		d.traversed = newest.ID()
 	}
 	safe := d.safe
 	for ref := d.head; ref.Number > safe.Number; {
@@ -212,7 +219,12 @@ func (d *driver) ref(hash common.Hash) (eth.L2BlockRef, error) {
 	if err != nil {
 		return eth.L2BlockRef{}, err
 	}
-	return derive.PayloadToBlockRef(d.rollup, env.ExecutionPayload)
+	ref, ok := d.o.s.refs[hash]
+	if !ok {
+		ref, err = derive.PayloadToBlockRef(d.rollup, env.ExecutionPayload)
+		d.o.s.refs[hash] = ref
+	}
+	return ref, err
 }
 
 // SystemConfigByL2Hash serves the attributes builder.
@@ -238,6 +250,7 @@ func (d *driver) ProcessPayload(ctx context.Context, env *eth.ExecutionPayloadEn
 		d.RequestForkchoiceUpdate(ctx)
 		return opengine.ErrStaleBuild
 	}
+	d.o.mayDie(inHandOver)
 	d.o.s.checkHandedOver(d, env, ref)
 	err := d.engine.Import(ctx, env)
 	switch {

@@ -27,7 +27,7 @@ type operator struct {
 	index int
 	clock *opClock
 	rng   *rand.Rand // of its own lies
-	lies  liesOf     // nil: an honest one
+	lies  *liar      // nil: an honest one
 
 	// What outlives a crash of the process.
 	engines map[sequence.ChainID]*enginefake.Engine
@@ -115,6 +115,16 @@ func (o *operator) start() {
 	o.life++
 	o.busy = 0
 	o.drafted, o.proposed = 0, nil
+	if o.s.plan.faults.crashes {
+		for _, id := range o.s.ids { // what the machine lost with the process
+			if h := o.history.chains[id]; o.s.chance(30) {
+				h.blocks = h.blocks[:o.s.rng.Intn(len(h.blocks)+1)]
+			}
+			if o.s.chance(30) {
+				o.engines[id].Crash(o.s.rng.Intn(8))
+			}
+		}
+	}
 	o.drivers = map[sequence.ChainID]*driver{}
 	o.s.trace(o, "starts")
 	o.do(o.boot)

@@ -78,23 +78,12 @@ type sim struct {
 	net            network
 	traffic        traffic
 	check          checker
-}
-
-// plan is what a seed is about.
-type plan struct {
-	operators  int
-	chains     int
-	subblocks  int
-	blockTimes []uint64
-	l1Interval uint64
-	storm      time.Duration // how long things go wrong
-	calm       time.Duration // how long they have to be well again
-	faults     faults
+	refs           map[common.Hash]eth.L2BlockRef
 }
 
 func newSim(seed int64, trace io.Writer) *sim {
-	s := &sim{seed: seed, rng: rand.New(rand.NewSource(seed)), out: trace, log: log.NewLogger(log.DiscardHandler())}
-	s.count = newCounts()
+	s := &sim{seed: seed, rng: rand.New(rand.NewSource(seed ^ 0x5DEECE66D*(seed+11))), out: trace, log: log.NewLogger(log.DiscardHandler())}
+	s.count, s.refs = newCounts(), map[common.Hash]eth.L2BlockRef{}
 	s.plan = s.draw()
 	p := &s.plan
 	s.core = sequencer.DefaultConfig()
@@ -102,7 +91,6 @@ func newSim(seed int64, trace io.Writer) *sim {
 	s.l1 = newL1(p.l1Interval)
 	s.rollups = map[sequence.ChainID]*rollup.Config{}
 	deps := map[eth.ChainID]*depset.StaticConfigDependency{}
-	txs := enginefake.NewTxs()
 	for i := range p.operators {
 		o := &operator{s: s, index: i, rng: rand.New(rand.NewSource(s.rng.Int63())), engines: map[sequence.ChainID]*enginefake.Engine{}, ledger: ledger.NewMemory()}
 		o.clock = &opClock{s: s, skew: p.faults.skew(s)}
@@ -114,7 +102,7 @@ func newSim(seed int64, trace io.Writer) *sim {
 		s.ids = append(s.ids, id)
 		for _, o := range s.ops {
 			o.engines[id] = enginefake.New(id, uint64(epoch.Unix()), addresses()...)
-			o.engines[id].Share(txs)
+			o.engines[id].Share(transactions)
 		}
 		e := s.ops[0].engines[id]
 		cfg := &rollup.Config{
@@ -139,7 +127,7 @@ func newSim(seed int64, trace io.Writer) *sim {
 	for _, o := range s.ops {
 		o.history = newHistory(s.ids)
 	}
-	s.check.init()
+	s.check.init(s.ids)
 	s.traffic.init(s)
 	return s
 }
@@ -161,7 +149,7 @@ func (s *sim) run() (err error) {
 	}
 	s.schedule(2*time.Second, nil, s.traffic.plain)
 	s.schedule(2*time.Second, nil, s.traffic.bundle)
-	s.plan.faults.schedule(s)
+	s.plan.faults.begin(s)
 	s.schedule(s.plan.storm, nil, s.calmDown)
 	end := s.plan.storm + s.plan.calm
 	for len(s.events) > 0 && s.events[0].at <= end {
@@ -307,7 +295,11 @@ var addresses = sync.OnceValue(func() (out []common.Address) {
 	return out
 })
 
+// transactions are decoded once for all runs.
+var transactions = enginefake.NewTxs()
+
 const (
 	firstPlain  = 10
 	firstSender = 20
+	lastSender  = 89 // the last few are for lies
 )

@@ -56,7 +56,7 @@ func (t *traffic) plain() {
 func (t *traffic) bundle() {
 	s := t.s
 	user := firstSender + len(t.bundles)
-	if t.stopped || user >= len(accounts()) {
+	if t.stopped || user > lastSender-5 {
 		return
 	}
 	first := t.chain()
