@@ -38,16 +38,19 @@ bin/op-geth: upstream
 bin/devnet: upstream
 	$(GO) build -o $@ ./op-e2e/cmd/devnet
 
+# How many operators agree on the slots of a devnet; 1 sequences alone.
+OPERATORS ?= 1
+
 .PHONY: devnet
-devnet: contracts bin/devnet bin/op-geth ## run L1 and two rollups with the shared sequencer (ARGS="--help" for options)
-	bin/devnet up $(ARGS)
+devnet: contracts bin/devnet bin/op-geth ## run L1 and two rollups with the shared sequencer (OPERATORS=4; ARGS="--help" for options)
+	bin/devnet up --operators $(OPERATORS) $(ARGS)
 
 .PHONY: demo
-demo: contracts bin/devnet ## show atomic bundles over two rollups, up to safe blocks on L1
-	bin/devnet demo $(ARGS)
+demo: contracts bin/devnet ## show atomic bundles over two rollups, up to safe blocks on L1 (OPERATORS=4)
+	bin/devnet demo --operators $(OPERATORS) $(ARGS)
 
 .PHONY: test
-test: test-upstream test-unit test-op-geth test-system ## run all tests
+test: test-upstream test-unit sim test-op-geth test-system ## run all tests
 
 .PHONY: test-upstream
 test-upstream: upstream
@@ -65,6 +68,22 @@ test-op-geth: upstream ## our tests of the patched op-geth
 .PHONY: test-system
 test-system: upstream contracts ## system tests: real L1, engines, contracts and op-supernode verification
 	$(GO) test -timeout 60m ./op-e2e/system/...
+
+# Seeds of the simulation, 0 to SEEDS-1. SEED=n replays one and prints what happened.
+SEEDS ?= 2000
+
+.PHONY: sim
+sim: upstream ## simulate operators from SEEDS=2000 seeds: crashes, lies, partitions, reorgs (SEED=n replays one)
+	$(GO) test -count 1 -timeout 60m -run 'TestSim$$' ./op-shared-sequencer/sim $(if $(SEED),-v -args -seed $(SEED),-args -seeds $(SEEDS))
+
+.PHONY: drill
+drill: contracts bin/devnet ## kill leaders of four operators, and op-conductor's, and compare: build/reports/drill.json
+	bin/devnet drill $(ARGS)
+
+.PHONY: bench-agreement
+bench-agreement: upstream ## commit latency of four operators 25 ms apart: build/reports/latency.json
+	@mkdir -p build/reports
+	$(GO) test -count 1 -run TestLatencyReport -v ./op-shared-sequencer/rotation/cometbft -args -report $(CURDIR)/build/reports/latency.json
 
 .PHONY: race
 race: upstream contracts ## system tests under the race detector; only accesses of ours count

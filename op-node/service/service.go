@@ -24,6 +24,7 @@ import (
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/config"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/builder"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rotation"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequencer"
 )
@@ -46,6 +47,9 @@ type Options struct {
 	// of the configuration are dialed. The service closes neither these nor what
 	// they belong to.
 	Engines []engine.Engine
+	// Machine, for tests of operators that lie, puts a machine between the rotation and
+	// the sequencer. May be nil.
+	Machine func(m rotation.Machine) rotation.Machine
 	// Tamper is for tests: see sequencer.Deps.
 	Tamper func(ctx context.Context, slot sequence.Slot, blocks []*builder.Block)
 }

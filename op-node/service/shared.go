@@ -146,7 +146,12 @@ func (sh *shared) open(ctx context.Context, cfg *config.Config, opts *Options, f
 		SaveBundles: func() error { return sh.pool.Save(sh.poolFile) },
 		Fatal:       fatal,
 		Observer:    &observer{Observer: metrics.New(sh.registry), sealed: sh.save},
-		Rotation:    sh.makeRotation(c, fatal),
+		Rotation: func(m rotation.Machine) (rotation.Rotation, error) {
+			if opts.Machine != nil {
+				m = opts.Machine(m)
+			}
+			return sh.makeRotation(c, fatal)(m)
+		},
 	})
 	return err
 }
