@@ -34,13 +34,16 @@ func (sh *shared) makeRotation(c *config.SharedSequencer, fatal func(error)) fun
 			return sh.rotation, nil
 		}
 	}
+	needed := &retention{
+		log: sh.log, safe: func() (sequence.Slot, bool) { return sh.core.SafeSlot() }, slots: sh.ledger.Slots, heightOf: heightOf,
+	}
 	return func(m rotation.Machine) (rotation.Rotation, error) {
 		a := &c.Agreement
 		cfg := cometbft.Config{
 			Dir: config.ConsensusDir(c.DataDir), Genesis: a.Operators, OperatorKey: a.OperatorKey, Listen: a.Listen, Peers: a.Peers,
 			OnBundle: gossiped{sh.pool, c.Bundles.MaxBytes}.take,
 			Bundles:  func() [][]byte { return waiting(sh.pool) },
-			Fatal:    fatal, Log: sh.log, Metrics: cometbft.NewMetrics(metrics.Namespace, sh.registry),
+			Fatal:    fatal, Retain: needed.height, Log: sh.log, Metrics: cometbft.NewMetrics(metrics.Namespace, sh.registry),
 			Timeouts: cometbft.Timeouts{Propose: a.TimeoutPropose, Vote: a.TimeoutVote},
 			// What one operator takes, the others hear of.
 			Gossip: cometbft.GossipLimits{Bytes: c.Bundles.MaxBytes + messageOverhead},

@@ -80,3 +80,26 @@ func (s *Sequencer) LastSlot() sequence.Slot {
 	slot, _, _ := s.ledger.Last()
 	return slot
 }
+
+// SafeSlot is the newest slot whose blocks are cross-safe on every chain of the set: what
+// was agreed up to it can be made again from L1. False while a chain's driver has not said
+// which of its blocks are.
+func (s *Sequencer) SafeSlot() (slot sequence.Slot, ok bool) {
+	for _, c := range s.chains {
+		if !c.member.Load() {
+			continue
+		}
+		n := c.current()
+		if n == nil {
+			return 0, false
+		}
+		safe := n.safeHead()
+		if safe == (eth.L2BlockRef{}) {
+			return 0, false
+		}
+		if !ok || sequence.Slot(safe.Time) < slot {
+			slot, ok = sequence.Slot(safe.Time), true
+		}
+	}
+	return slot, ok
+}
