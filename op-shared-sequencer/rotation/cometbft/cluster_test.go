@@ -23,6 +23,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(killedEnv); dir != "" {
+		fmt.Fprintln(os.Stderr, runKilled(dir))
+		os.Exit(1)
+	}
 	const autofile = "github.com/cometbft/cometbft/libs/autofile."
 	goleak.VerifyTestMain(m,
 		// CometBFT does not close its write-ahead log's file, only what is behind it.
