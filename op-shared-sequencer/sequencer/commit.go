@@ -140,7 +140,13 @@ func (s *Sequencer) finish(c *call, a *attempt, agreement []byte) error {
 	watch.lap(&sl.report.Verify)
 	record := &ledger.Record{Subblocks: sl.agreed, Payloads: map[sequence.ChainID]*eth.ExecutionPayloadEnvelope{}, Agreement: agreement}
 	for _, b := range sl.blocks {
-		if b.envelope != nil {
+		if b.envelope == nil {
+			continue
+		}
+		if err := s.inLine(ctx, b); err != nil {
+			s.log.Warn("Agreed block is made again later", "chain", b.id, "slot", sl.time, "why", err)
+			b.drop()
+		} else {
 			record.Payloads[b.id] = b.envelope
 		}
 	}
@@ -174,6 +180,20 @@ func (s *Sequencer) finish(c *call, a *attempt, agreement []byte) error {
 	watch.lap(&sl.report.Index)
 	s.settle(sl)
 	return nil
+}
+
+// inLine brings the ledger to the block that a sealed one builds on. When L1 took blocks
+// back and the operators have agreed on others, the ledger has the old ones until the
+// chain's keeper comes by.
+func (s *Sequencer) inLine(ctx context.Context, b *block) error {
+	logged, _, ok := s.ledger.Head(b.id)
+	if !ok || logged == b.opening.Parent() {
+		return nil
+	}
+	if b.err != nil {
+		return b.err
+	}
+	return s.rewind(context.WithoutCancel(ctx), b.member, logged)
 }
 
 // lost takes back what was noted of a slot that could not be made durable.
