@@ -87,7 +87,7 @@ func newSim(seed int64, trace io.Writer) *sim {
 	s.plan = s.draw()
 	p := &s.plan
 	s.core = sequencer.DefaultConfig()
-	s.core.Subblocks, s.core.Patience, s.core.Grace = p.subblocks, 0, 3*time.Second
+	s.core.Subblocks, s.core.Patience, s.core.Grace = p.subblocks, 0, 1500*time.Millisecond
 	s.l1 = newL1(p.l1Interval)
 	s.rollups = map[sequence.ChainID]*rollup.Config{}
 	deps := map[eth.ChainID]*depset.StaticConfigDependency{}
