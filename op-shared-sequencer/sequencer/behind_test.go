@@ -64,3 +64,27 @@ func TestAgreedAnewBeforeKeeper(t *testing.T) {
 		}
 	})
 }
+
+// A seal whose hash follows later still names the block's number.
+func TestDeferredSealOfAnotherNumber(t *testing.T) {
+	inSet(t, 2, 2, func(t *testing.T, s *set) {
+		s.slot(0)
+		first := s.propose(0)
+		s.verify(first)
+		s.commit(first)
+		for _, w := range s.ops {
+			w.b().engine.SetDown(true)
+		}
+		_, err := s.ops[0].seq.Propose(bg, nil)
+		require.Error(t, err)
+		s.ops[0].run(s.ops[0].cfg.Grace + time.Second)
+		sub, err := s.ops[0].seq.Propose(bg, nil)
+		require.NoError(t, err)
+		require.True(t, sub.Last() && sub.Seals[1].Deferred())
+		bad := clone(t, sub)
+		bad.Seals[1].Number++
+		require.ErrorIs(t, s.ops[1].seq.Verify(bg, bad), ErrResult)
+		s.verify(sub)
+		s.commit(sub)
+	})
+}

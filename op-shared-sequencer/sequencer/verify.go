@@ -400,6 +400,9 @@ func (sl *slot) compare(ctx context.Context, sub, before *sequence.Subblock) err
 		if sub.Results[i].Chain != b.id {
 			return fmt.Errorf("%w: a result of chain %s, which has no open block", ErrOutOfPlace, sub.Results[i].Chain)
 		}
+		if sub.Last() && sub.Seals[i].Number != b.opening.ParentNumber+1 { // also of a block whose hash follows later
+			return fmt.Errorf("%w: block %d of chain %s is sealed as %d", ErrResult, b.opening.ParentNumber+1, b.id, sub.Seals[i].Number)
+		}
 		deferred := sub.Last() && sub.Seals[i].Deferred()
 		if deferred && before == nil {
 			return fmt.Errorf("%w: chain %s is opened and not sealed", ErrOmission, b.id)
