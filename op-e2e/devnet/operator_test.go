@@ -310,6 +310,22 @@ func testOperators(t *testing.T, separate bool) {
 		return err == nil && r.Status == 1, err
 	}))
 
+	// A bundle sent to one of them is known to all.
+	args, _, err := d.NewBundle().Tx(user(5), SendETH(d.Chains()[1], 0, common.Address{0x5a}, d.Chains()[0], big.NewInt(5))).Sign(ctx)
+	require.NoError(t, err)
+	seq, err := d.Operator(2).Sequencer(ctx)
+	require.NoError(t, err)
+	sent, err := seq.SendBundle(ctx, args)
+	require.NoError(t, err)
+	for _, o := range d.Operators() {
+		seq, err := o.Sequencer(ctx)
+		require.NoError(t, err)
+		require.NoError(t, WaitFor(ctx, fmt.Sprintf("operator %d to say that the bundle is executed", o.Index()), func(ctx context.Context) (bool, error) {
+			st, err := seq.BundleStatus(ctx, sent.BundleHash)
+			return err == nil && st.State == bundlepool.Executed, err
+		}))
+	}
+
 	// One operator of four is missed by nobody, and catches up.
 	end(1)
 	advances(d.Operator(0), 4)

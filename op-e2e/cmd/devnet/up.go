@@ -17,7 +17,7 @@ import (
 
 // startTime and stopTime bound how long the devnet may take to start and to stop.
 const (
-	startTime = 2 * time.Minute
+	startTime = 4 * time.Minute
 	stopTime  = time.Minute
 )
 
