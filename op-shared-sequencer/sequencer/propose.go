@@ -22,6 +22,9 @@ var errAborted = errors.New("slot aborted: a chain in it was stopped, reset or m
 // ready meanwhile, it does not wait for one.
 var errNotBegun = errors.New("no slot could be begun yet")
 
+// errOvertaken: what was to be built on is not what the sessions hold any more.
+var errOvertaken = fmt.Errorf("%w: another subblock was verified or committed meanwhile", rotation.ErrPass)
+
 // draft is this operator's next subblock, which is built while it is not asked for yet:
 // while the operators vote on the one before, and until the cut.
 type draft struct {
@@ -55,6 +58,15 @@ func (s *Sequencer) newDraft() (*draft, context.Context) {
 	if s.trial != nil {
 		if base = s.trial.hash; s.trial.sub.Last() {
 			return nil, nil // the pools follow a block only when it is agreed
+		}
+	}
+	if d := s.draft; d != nil {
+		select {
+		case <-d.done:
+			if d.attempt == nil {
+				s.draft = nil // it came to nothing
+			}
+		default:
 		}
 	}
 	if s.draft != nil || s.life.Err() != nil {
@@ -151,10 +163,10 @@ func (s *Sequencer) build(ctx context.Context, base common.Hash, ready []sequenc
 	} else if sl != nil {
 		before = sl.agreed[len(sl.agreed)-1]
 	}
-	tip := s.tip
+	overtaken := !onTrial && (s.trial != nil || base != s.tip)
 	s.mu.Unlock()
-	if before == nil && base != tip {
-		return nil, fmt.Errorf("%w: what it is to follow is gone", rotation.ErrPass)
+	if overtaken {
+		return nil, errOvertaken
 	}
 	if sl != nil && !onTrial && sl.troubled() && sl.void(ctx) != "" {
 		sl = nil // its chains begin anew; Commit says so
@@ -233,7 +245,9 @@ func (s *Sequencer) judge(c *call, sl *slot, err error, bounded bool) error {
 	outOfTime := bounded && errors.Is(c.ctx.Err(), context.DeadlineExceeded)
 	if outOfTime {
 		sl.blocks[0].failed(s.clock.Now())
-	} else if c.ctx.Err() != nil {
+	} else if why := c.ctx.Err(); errors.Is(why, context.DeadlineExceeded) {
+		return fmt.Errorf("slot not finished in the time of the turn: %w", why)
+	} else if why != nil {
 		return errAborted
 	}
 	var broken *builder.ChainError

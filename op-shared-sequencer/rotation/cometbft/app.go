@@ -45,6 +45,7 @@ type app struct {
 	stores  *stores
 	changes *changePool
 	allowed *peerList
+	present *present
 	log     log.Logger
 	fatal   func(error)
 	phase   func() phase
@@ -62,7 +63,16 @@ type app struct {
 	votes    [][]byte                  // for the heights of the slot that is under way
 	durable  atomic.Uint64             // the height that the newest slot in the ledger ends with
 	proposed *operators.SignedSubblock // by this operator, newest
-	ready    []sequence.ChainID        // by the votes for the newest block
+	// ready is by the votes for the newest block. Whoever notices that a leader is gone
+	// reads it, too.
+	ready atomic.Pointer[[]sequence.ChainID]
+}
+
+func (a *app) quorumReady() []sequence.ChainID {
+	if r := a.ready.Load(); r != nil {
+		return *r
+	}
+	return nil
 }
 
 // block is what FinalizeBlock hands to Commit.
@@ -228,9 +238,7 @@ func (a *app) ProcessProposal(_ context.Context, req *abci.RequestProcessProposa
 		a.log.Log(level, "Proposal is rejected", "height", req.Height, "leader", s.operator(voter(req.ProposerAddress)), "reason", r.reason, "err", r.err)
 		return &abci.ResponseProcessProposal{Status: abci.ResponseProcessProposal_REJECT}, nil
 	}
-	if leader, _ := s.leader(s.height + 2); leader == a.self && a.signer != nil {
-		a.machine.Lead(a.ready)
-	}
+	a.mayLead(s, s.height+2)
 	return &abci.ResponseProcessProposal{Status: abci.ResponseProcessProposal_ACCEPT}, nil
 }
 
@@ -390,10 +398,11 @@ func (a *app) Commit(context.Context, *abci.RequestCommit) (*abci.ResponseCommit
 			a.log.Error("Chains of the set that this operator does not serve", "err", err)
 		}
 	}
-	a.ready = nil
+	var ready []sequence.ChainID
 	if !a.cfg.NoReadiness {
-		a.ready = quorumReady(storedVotes(a.stores.blocks.LoadBlockExtendedCommit(int64(s.height)), s.last))
+		ready = quorumReady(storedVotes(a.stores.blocks.LoadBlockExtendedCommit(int64(s.height)), s.last))
 	}
+	a.ready.Store(&ready)
 	a.pace(s, b.began)
 	a.cfg.Metrics.Committed(s.height, round, a.cfg.Clock.Since(b.began))
 	a.cfg.Metrics.Shortened(s.shortened())
@@ -441,20 +450,70 @@ const maxWait = time.Hour
 // called Commit: it counts TimeoutCommit from where the votes were there.
 func (a *app) pace(s *state, began time.Time) {
 	t := a.cfg.Timeouts
-	k := a.comet.Consensus
-	k.TimeoutPropose, k.TimeoutProposeDelta = t.Propose, t.Propose/20
 	lead := t.Lead
-	first := proposer(s.now)
-	if s.turns[first].Short {
+	if a.skips(s, proposer(s.now)) {
 		// The turn of an operator that does not deliver begins early enough to be over when the
 		// subblock is due, with two rounds of votes for nothing, so that the second leader is on
 		// time.
-		k.TimeoutPropose, k.TimeoutProposeDelta = t.Short, t.Propose-t.Short
 		lead += t.Short + t.Vote + t.Margin
 	}
-	k.TimeoutCommit = min(max(0, a.machine.Due(a.ready).Add(-lead).Sub(began)), maxWait)
-	if leader, _ := s.leader(s.height + 1); leader == a.self && a.signer != nil {
-		a.machine.Lead(a.ready)
+	a.comet.Consensus.TimeoutCommit = min(max(0, a.machine.Due(a.quorumReady()).Add(-lead).Sub(began)), maxWait)
+	a.mayLead(s, s.height+1)
+}
+
+// enterStep sets how long a step of a round may take: CometBFT reads it next, in the same
+// goroutine.
+func (a *app) enterStep(step string, height int64, round int32) {
+	s, t, k := a.current(), a.cfg.Timeouts, a.comet.Consensus
+	if uint64(height) != s.height+1 {
+		return
+	}
+	vals := s.now
+	if round > 0 {
+		vals = vals.CopyIncrementProposerPriority(round)
+	}
+	leader := proposer(vals)
+	gone := leader != a.self && a.present.gone(s.operator(leader))
+	switch step {
+	case stepPropose:
+		wait := t.Propose + time.Duration(min(round, maxRounds))*t.Propose/20
+		switch {
+		case gone:
+			wait = t.Gone
+		case s.turns[leader].Short && round == 0:
+			wait = t.Short
+		}
+		k.TimeoutPropose, k.TimeoutProposeDelta = wait, 0
+	case stepPrecommit:
+		k.TimeoutPrecommit, k.TimeoutPrecommitDelta = t.Vote, t.Vote/20
+		if gone {
+			k.TimeoutPrecommit = t.Gone
+		}
+	}
+}
+
+// skips says whether a turn is not waited for as long as others: the leader is known to
+// be gone, or has not delivered for a while.
+func (a *app) skips(s *state, leader voter) bool {
+	return s.turns[leader].Short || (leader != a.self && a.present.gone(s.operator(leader)))
+}
+
+// mayLead has the machine build the subblock of a height ahead if this operator will
+// probably lead it: it is the first leader that is not skipped.
+func (a *app) mayLead(s *state, height uint64) {
+	if a.signer == nil {
+		return
+	}
+	vals := s.voters(height).Copy()
+	for range vals.Size() {
+		switch v := proposer(vals); {
+		case v == a.self:
+			a.machine.Lead(a.quorumReady())
+			return
+		case !a.skips(s, v):
+			return
+		}
+		vals.IncrementProposerPriority(1)
 	}
 }
 

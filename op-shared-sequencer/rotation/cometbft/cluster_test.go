@@ -31,6 +31,9 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
 		// CometBFT does not close its write-ahead log's file, only what is behind it.
 		goleak.IgnoreTopFunction(autofile+"OpenAutoFile.func1"), goleak.IgnoreTopFunction(autofile+"(*AutoFile).closeFileRoutine"),
+		// These see that they have to end only when they have slept out.
+		goleak.IgnoreAnyFunction("github.com/cometbft/cometbft/blocksync.(*BlockPool).makeRequestersRoutine"),
+		goleak.IgnoreAnyFunction("github.com/cometbft/cometbft/consensus.(*Reactor).queryMaj23Routine"),
 		// It ends by itself, some time after its database.
 		goleak.IgnoreTopFunction("github.com/syndtr/goleveldb/leveldb.(*DB).mpoolDrain"))
 }

@@ -85,6 +85,9 @@ type Timeouts struct {
 	Vote time.Duration
 	// Short is Propose for operators that do not deliver. Default 20 ms.
 	Short time.Duration
+	// Gone is Propose, and Vote, for operators whose connection to this node has ended: their
+	// process is gone. Default 2 ms.
+	Gone time.Duration
 	// Misses is how many turns in a row an operator misses before its turns are shortened.
 	// Default 3.
 	Misses uint64
@@ -124,6 +127,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.Timeouts.Propose, 250*time.Millisecond)
 	setDefault(&c.Timeouts.Vote, 50*time.Millisecond)
 	setDefault(&c.Timeouts.Short, 20*time.Millisecond)
+	setDefault(&c.Timeouts.Gone, 2*time.Millisecond)
 	setDefault(&c.Timeouts.Misses, 3)
 	setDefault(&c.Timeouts.Signs, 20)
 	setDefault(&c.Timeouts.Lead, 20*time.Millisecond)

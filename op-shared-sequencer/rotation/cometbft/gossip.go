@@ -38,6 +38,9 @@ const (
 	// A message is a kind and what it carries, in a protobuf BytesValue.
 	kindBundle = byte(0)
 	kindChange = byte(1)
+	// kindGreeting is the first message of an operator's node: a signature that says whose
+	// it is. It is not passed on.
+	kindGreeting = byte(2)
 	// knownPeers is how many peers' limits are remembered when they are gone, so that they
 	// do not begin anew with each connection.
 	knownPeers = 256
@@ -54,6 +57,8 @@ type gossip struct {
 	metrics Metrics
 	handle  func(kind byte, data []byte) error
 	welcome func() [][]byte // messages for a peer that connects
+	greeted func(p p2p.Peer, signature []byte) error
+	left    func(id p2p.ID)
 
 	sw   atomic.Pointer[p2p.Switcher]
 	in   chan inbound
@@ -75,6 +80,7 @@ type peerLimits struct{ messages, bytes, faults *rate.Limiter }
 
 func newGossip(cfg *Config, handle func(byte, []byte) error, welcome func() [][]byte) (*gossip, error) {
 	g := &gossip{
+		greeted: func(p2p.Peer, []byte) error { return nil }, left: func(p2p.ID) {},
 		limits: cfg.Gossip, clock: cfg.Clock, log: cfg.Log, metrics: cfg.Metrics, handle: handle, welcome: welcome,
 		in: make(chan inbound, cfg.Gossip.Queue), hi: make(chan p2p.Peer, 2*operators.MaxOperators),
 	}
@@ -108,11 +114,14 @@ func (g *gossip) AddPeer(p p2p.Peer) {
 	}
 }
 
+// RemovePeer implements p2p.Reactor.
+func (g *gossip) RemovePeer(p p2p.Peer, _ any) { g.left(p.ID()) }
+
 // Receive implements p2p.Reactor. It is the goroutine that reads all of a peer's messages,
 // votes too: it only counts and puts into the queue.
 func (g *gossip) Receive(e p2p.Envelope) {
 	v, ok := e.Message.(*types.BytesValue)
-	if !ok || len(v.Value) < 2 || v.Value[0] > kindChange {
+	if !ok || len(v.Value) < 2 || v.Value[0] > kindGreeting {
 		g.cutOff(e.Src, errors.New("it is no message of ours"))
 		return
 	}
@@ -122,7 +131,7 @@ func (g *gossip) Receive(e p2p.Envelope) {
 		return
 	}
 	hash := crypto.Keccak256Hash(v.Value)
-	if g.seen.Contains(hash) {
+	if v.Value[0] != kindGreeting && g.seen.Contains(hash) {
 		g.metrics.Gossip(GossipKnown)
 		return
 	}
@@ -166,15 +175,23 @@ func (g *gossip) run(ctx context.Context) {
 }
 
 func (g *gossip) take(m inbound) {
-	if ok, _ := g.seen.ContainsOrAdd(m.hash, struct{}{}); ok { // came twice while it waited
-		g.metrics.Gossip(GossipKnown)
-		return
+	greeting := m.msg[0] == kindGreeting
+	var err error
+	if greeting {
+		err = g.greeted(m.peer, m.msg[1:])
+	} else {
+		if ok, _ := g.seen.ContainsOrAdd(m.hash, struct{}{}); ok { // came twice while it waited
+			g.metrics.Gossip(GossipKnown)
+			return
+		}
+		err = g.handle(m.msg[0], m.msg[1:])
 	}
-	err := g.handle(m.msg[0], m.msg[1:])
 	switch {
 	case err == nil:
 		g.metrics.Gossip(GossipTaken)
-		g.flood(m.msg, m.peer.ID())
+		if !greeting {
+			g.flood(m.msg, m.peer.ID())
+		}
 	case errors.Is(err, ErrKnown):
 		g.metrics.Gossip(GossipKnown)
 	case errors.Is(err, ErrNotNow):

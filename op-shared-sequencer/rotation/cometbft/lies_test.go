@@ -196,11 +196,12 @@ func TestEquivocation(t *testing.T) {
 	e := c.ops[3]
 	var at atomic.Uint64 // the height it equivocates at
 	var turns atomic.Int64
+	var found atomic.Bool
 	for i, o := range c.ops {
 		o.prepare = func(m *fakeMachine, cfg *Config) {
-			if i < 3 { // all others pass at that height, until it had two turns
+			if i < 3 { // all others pass at that height, until it is found out
 				m.onPropose = func(_ context.Context, height int) error {
-					if uint64(height) == at.Load() && turns.Load() < 2 {
+					if uint64(height) == at.Load() && !found.Load() {
 						return fmt.Errorf("%w: for the test", rotation.ErrPass)
 					}
 					return nil
@@ -209,7 +210,7 @@ func TestEquivocation(t *testing.T) {
 			}
 			cfg.intercept = func(height uint64, txs [][]byte) [][]byte {
 				if height > 5 && at.CompareAndSwap(0, height) || at.Load() == height {
-					s, err := operators.SignSubblock(c.genesis.ID(), height, m.make(byte(0xbd+turns.Add(1)-1)), e.key)
+					s, err := operators.SignSubblock(c.genesis.ID(), height, m.make(byte(0xbd+turns.Add(1)%2)), e.key)
 					if err != nil {
 						panic(err)
 					}
@@ -228,6 +229,7 @@ func TestEquivocation(t *testing.T) {
 		}
 		return true
 	})
+	found.Store(true)
 	first := c.ops[0].rotation.Evidence().Subblocks
 	for _, o := range c.ops[:3] {
 		list := o.rotation.Evidence().Subblocks

@@ -44,6 +44,8 @@ type Rotation struct {
 	app     *app
 	gossip  *gossip
 	stores  *stores
+	// greeting tells peers whose node this is; nil for a follower.
+	greeting []byte
 
 	turnCtx     context.Context
 	stopTurns   context.CancelFunc
@@ -91,6 +93,7 @@ func New(cfg Config, m rotation.Machine) (*Rotation, error) {
 		state: s, changes: newChangePool(s.set),
 	}
 	a.durable.Store(s.height)
+	a.present = newPresent(a.setID)
 	r.app = a
 	fail := func(err error) (*Rotation, error) { return nil, errors.Join(err, r.close()) }
 	if a.allowed, err = newPeerList(cfg.Peers); err != nil {
@@ -99,6 +102,10 @@ func New(cfg Config, m rotation.Machine) (*Rotation, error) {
 	if r.gossip, err = newGossip(&r.cfg, r.handle, r.welcome); err != nil {
 		return fail(err)
 	}
+	r.gossip.greeted = func(p p2p.Peer, signature []byte) error { return a.present.greeted(p, signature, a.current().set) }
+	r.gossip.left = a.present.left
+	// The leader that is gone may have been about to propose: whoever is next begins now.
+	a.present.lost = func() { s := a.current(); a.mayLead(s, s.height+1) }
 	if a.pool, err = operators.NewEvidencePool(cfg.path(evidenceFile), a.setID, operators.EvidenceLimits{}); err != nil {
 		return fail(err)
 	}
@@ -141,6 +148,12 @@ func (r *Rotation) openSigner(s *state) error {
 		return err
 	}
 	a.signer = signer
+	digest := greetingDigest(a.setID, r.nodeKey.ID())
+	signature, err := crypto.Sign(digest[:], r.cfg.OperatorKey)
+	if err != nil {
+		return fmt.Errorf("consensus: signing the greeting: %w", err)
+	}
+	r.greeting = append([]byte{kindGreeting}, signature...)
 	if o, ok := s.set.Operator(address); ok && voterOf(o.ConsensusKey) != a.self {
 		return fmt.Errorf("consensus: operator %s votes with %s in the set, and with %x here: the key in %s is another operator's, or not the one in the genesis",
 			o.Name, o.ConsensusKey, r.votes.Key.PubKey.Bytes(), r.cfg.Dir)
@@ -270,7 +283,7 @@ func (r *Rotation) newNode() (n *node.Node, err error) {
 		proxy.NewConnSyncLocalClientCreator(r.app),
 		func() (*types.GenesisDoc, error) { return r.genesis, nil },
 		r.stores.provide, node.DefaultMetricsProvider(r.comet.Instrumentation),
-		&logger{r.cfg.Log, func(reason string) { r.fail(fmt.Errorf("consensus has ended: %s", reason)) }},
+		&logger{to: r.cfg.Log, failed: func(reason string) { r.fail(fmt.Errorf("consensus has ended: %s", reason)) }, step: r.app.enterStep},
 		node.CustomReactors(map[string]p2p.Reactor{gossipName: r.gossip}))
 	if err != nil {
 		return nil, fmt.Errorf("consensus data in %s: %w", r.cfg.Dir, err)
@@ -346,6 +359,9 @@ func (r *Rotation) handle(kind byte, data []byte) error {
 // welcome is what a peer that connects is sent: it may have missed it.
 func (r *Rotation) welcome() [][]byte {
 	var msgs [][]byte
+	if r.greeting != nil {
+		msgs = append(msgs, r.greeting)
+	}
 	for _, c := range r.app.changes.all() {
 		msgs = append(msgs, append([]byte{kindChange}, c...))
 	}
