@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,6 +23,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/config"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/snapshot"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/operators"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rotation/cometbft"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rpc"
@@ -29,7 +31,7 @@ import (
 )
 
 // operatorKeyFile is the operator's key in the directory that `operators keys` fills.
-const operatorKeyFile = "operator.key"
+const operatorKeyFile = snapshot.OperatorKeyFile
 
 // callTime bounds a call of an operator's RPC.
 const callTime = 15 * time.Second
@@ -53,13 +55,14 @@ func operatorsCommand() *cli.Command {
 	usage := func(_ *cli.Context, err error, _ bool) error {
 		return fmt.Errorf("%w (see op-node operators --help)", err)
 	}
+	snapshots := snapshotCommand()
 	c := &cli.Command{
 		Name: "operators", Usage: "keys, genesis and changes of a set of operators", OnUsageError: usage,
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
-				return fmt.Errorf("%q is not a command of operators: expected keys, init-genesis, list, propose or approve", c.Args().First())
+				return fmt.Errorf("%q is not a command of operators: expected keys, init-genesis, list, propose, approve or snapshot", c.Args().First())
 			}
-			return errors.New("no command: expected keys, init-genesis, list, propose or approve")
+			return errors.New("no command: expected keys, init-genesis, list, propose, approve or snapshot")
 		},
 		Subcommands: []*cli.Command{
 			{Name: "keys", Usage: "make an operator's keys, unless they are there, and print what the others need to know",
@@ -72,9 +75,10 @@ func operatorsCommand() *cli.Command {
 				ArgsUsage: "<change>", Flags: []cli.Flag{rpcFlag, keyFileFlag, genesisFlag, expiryFlag, nonceFlag}, Action: propose},
 			{Name: "approve", Usage: "approve a change that waits",
 				ArgsUsage: "<ID>", Flags: []cli.Flag{rpcFlag, keyFileFlag, genesisFlag}, Action: approve},
+			snapshots,
 		},
 	}
-	for _, s := range c.Subcommands {
+	for _, s := range slices.Concat(c.Subcommands, snapshots.Subcommands) {
 		s.OnUsageError, s.HideHelpCommand = usage, true
 	}
 	return c
