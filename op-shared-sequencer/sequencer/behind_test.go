@@ -1,11 +1,14 @@
 package sequencer
 
 import (
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/builder"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rotation"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
@@ -87,4 +90,65 @@ func TestDeferredSealOfAnotherNumber(t *testing.T) {
 		s.verify(sub)
 		s.commit(sub)
 	})
+}
+
+// A bundle whose blocks L1 has taken back runs again whole, also when a leader would have
+// only a part of it.
+func TestHalfOfAnUndoneBundle(t *testing.T) {
+	inSet(t, 2, 1, func(t *testing.T, s *set) {
+		for range 8 {
+			s.slot(0)
+		}
+		hash := s.ops[0].goodBundle(0, 0)
+		s.slot(0)
+		require.Equal(t, bundlepool.Executed, s.ops[1].status(hash).State)
+		s.ops[0].reorgL1(s.ops[0].a().head())
+		for _, o := range s.ops {
+			for _, c := range o.chains {
+				c.reset()
+			}
+		}
+		s.ops[0].run(3 * time.Second)
+		require.NotZero(t, s.ops[1].status(hash).Undone)
+		sub := s.propose(0)
+		require.Len(t, slices.Collect(sub.Bundles()), 1)
+		half := clone(t, sub)
+		half.Steps = withoutLastOfBundle(half.Steps)
+		require.ErrorIs(t, s.ops[1].seq.Verify(bg, half), ErrBundle)
+		s.verify(sub)
+		s.commit(sub)
+		require.Equal(t, bundlepool.Executed, s.ops[1].status(hash).State)
+	})
+}
+
+func TestCompletes(t *testing.T) {
+	tx := func(chain chainID, n byte) sequence.BundleItem {
+		return sequence.BundleItem{Chain: chain, Transaction: []byte{n}}
+	}
+	relay := sequence.BundleItem{Chain: chainB}
+	b := &sequence.Bundle{Items: []sequence.BundleItem{tx(chainA, 1), relay, tx(chainB, 2), tx(chainA, 3)}}
+	kept := func(items ...int) (out []builder.Kept) {
+		for _, i := range items {
+			out = append(out, builder.Kept{ItemResult: bundlepool.ItemResult{Item: i}})
+		}
+		return out
+	}
+	for name, test := range map[string]struct {
+		kept  []builder.Kept
+		items []sequence.BundleItem
+		want  bool
+	}{
+		"nothing stands":       {nil, b.Items, false},
+		"chain A stands":       {kept(0, 3), []sequence.BundleItem{relay, tx(chainB, 2)}, true},
+		"chain B stands":       {kept(1, 2), []sequence.BundleItem{tx(chainA, 1), tx(chainA, 3)}, true},
+		"a part of the relays": {kept(0, 1, 3), []sequence.BundleItem{relay, tx(chainB, 2)}, true},
+		"all stands":           {kept(0, 1, 2, 3), nil, true},
+		"one is missing":       {kept(1, 2), []sequence.BundleItem{tx(chainA, 1)}, false},
+		"the relay is missing": {kept(0, 3), []sequence.BundleItem{tx(chainB, 2)}, false},
+		"another order":        {kept(1, 2), []sequence.BundleItem{tx(chainA, 3), tx(chainA, 1)}, false},
+		"one too many":         {kept(0, 3), []sequence.BundleItem{relay, tx(chainB, 2), tx(chainB, 9)}, false},
+		"one that stands":      {kept(0, 3), []sequence.BundleItem{tx(chainA, 1), relay, tx(chainB, 2)}, false},
+	} {
+		t.Run(name, func(t *testing.T) { require.Equal(t, test.want, completes(b, test.items, test.kept)) })
+	}
 }

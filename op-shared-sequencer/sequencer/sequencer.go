@@ -130,6 +130,7 @@ type Bundles interface {
 	Agreed(subblocks []*sequence.Subblock, gas map[common.Hash]uint64) []common.Hash
 	Done(hash common.Hash, o bundlepool.Outcome) error
 	Status(hash common.Hash) (bundlepool.Status, error)
+	Get(hash common.Hash) (*bundlepool.Entry, bool)
 	Replaced(chain sequence.ChainID, from uint64) (again, undone []common.Hash)
 	Settled(chain sequence.ChainID, number uint64)
 }
@@ -239,7 +240,10 @@ func New(cfg Config, d Deps) (*Sequencer, error) {
 	if s.fatal == nil {
 		s.fatal = func(error) {}
 	}
-	s.builder = builder.New(d.Bundles, s.standing, d.Relayer, d.Clock, d.Log)
+	standing := func(ctx context.Context, hash common.Hash) ([]builder.Kept, error) {
+		return s.building.standing(ctx, hash)
+	}
+	s.builder = builder.New(d.Bundles, standing, d.Relayer, d.Clock, d.Log)
 	for id, c := range d.Chains {
 		if want := c.Engine.Chain(); want != id {
 			return nil, fmt.Errorf("chain %s is given the engine of chain %s", id, want)

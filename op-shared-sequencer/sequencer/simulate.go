@@ -88,14 +88,15 @@ func (s *Sequencer) Simulate(ctx context.Context, b *sequence.Bundle) (*bundlepo
 // standing finds the transactions of a bundle that stand in blocks although others of
 // its blocks were replaced. An invalidation leaves such halves; after an L1 reorg the chains
 // go back together, one milliseconds after the other.
-func (s *Sequencer) standing(ctx context.Context, hash common.Hash) ([]builder.Kept, error) {
+func (sl *slot) standing(ctx context.Context, hash common.Hash) ([]builder.Kept, error) {
+	s := sl.s
 	st, err := s.bundles.Status(hash)
 	if err != nil || st.Undone == 0 {
 		return nil, err
 	}
 	var kept []builder.Kept
 	for _, it := range st.Items {
-		b := s.building.block(it.Chain)
+		b := sl.block(it.Chain)
 		if b == nil || it.BlockNumber > b.head.Number {
 			continue // above what is built on, although the engine may go on to name it
 		}

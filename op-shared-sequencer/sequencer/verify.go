@@ -314,7 +314,7 @@ func (sl *slot) execute(ctx context.Context, sub *sequence.Subblock) error {
 		}
 	}
 	for run := range sub.Bundles() {
-		if err := sl.s.checkWhole(sub.Slot, run); err != nil {
+		if err := sl.checkWhole(ctx, run); err != nil {
 			return err
 		}
 	}
@@ -374,20 +374,51 @@ func (sl *slot) executeSteps(ctx context.Context, steps []sequence.Step) error {
 	return nil
 }
 
-// checkWhole: the steps of a bundle are the bundle as it was sent, whole and in order. One
-// that was executed before, and lost some of its blocks, is completed: then what is
-// missing stands already, and this operator knows the bundle.
-func (s *Sequencer) checkWhole(slot sequence.Slot, steps []sequence.Step) error {
-	hash := steps[0].Bundle
+// checkWhole: the steps of a bundle are the bundle as it was sent, whole and in order, in
+// blocks that stand or fall together. One that was executed before, and lost some of its
+// blocks, is completed: what is missing in the steps stands already, as this operator sees it.
+func (sl *slot) checkWhole(ctx context.Context, steps []sequence.Step) error {
+	hash, first := steps[0].Bundle, sl.block(steps[0].Chain)
+	for _, st := range steps {
+		if sl.block(st.Chain).opening.L1Origin != first.opening.L1Origin {
+			return fmt.Errorf("%w: bundle %s is on blocks with different L1 origins", ErrBundle, hash)
+		}
+	}
 	b := sequence.BundleOf(steps)
-	if b.Hash() == hash && b.Expiry >= slot {
+	if b.Hash() == hash && b.Expiry >= sl.time {
 		return nil
 	}
-	st, err := s.bundles.Status(hash)
-	if err != nil || st.Undone == 0 {
+	e, ok := sl.s.bundles.Get(hash)
+	if !ok {
 		return fmt.Errorf("%w: the steps are not bundle %s, or it has expired", ErrBundle, hash)
 	}
+	kept, err := sl.standing(ctx, hash)
+	if err != nil {
+		return fmt.Errorf("%w: what stands of bundle %s cannot be read: %w", ErrNotReady, hash, err)
+	}
+	if !completes(e.Bundle, b.Items, kept) {
+		return fmt.Errorf("%w: the steps are not bundle %s, or it has expired, and they do not complete it", ErrBundle, hash)
+	}
 	return nil
+}
+
+// completes says whether items of a bundle are all that does not stand of it, in order.
+func completes(b *sequence.Bundle, items []sequence.BundleItem, kept []builder.Kept) bool {
+	if len(kept) == 0 {
+		return false // then it runs whole, before it expires
+	}
+	for i := range b.Items {
+		it := &b.Items[i]
+		stands := slices.ContainsFunc(kept, func(k builder.Kept) bool { return k.Item == i })
+		here := len(items) > 0 && items[0].Chain == it.Chain && bytes.Equal(items[0].Transaction, it.Transaction)
+		switch {
+		case here && (it.Relay() || !stands): // a relay step may have relayed a part
+			items = items[1:]
+		case !stands:
+			return false
+		}
+	}
+	return len(items) == 0
 }
 
 // compare checks what the subblock states of each block, and its seals.

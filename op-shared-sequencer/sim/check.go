@@ -400,7 +400,7 @@ func (s *sim) checkBundles(o *operator) {
 		}
 		switch {
 		case len(on) > 0 && len(off) > 0:
-			s.fail("bundle %s: %d of its transactions are in blocks, %d are not: %v %v", b.hash, len(on), len(off), on, off)
+			s.fail("bundle %s: some of its transactions are in blocks (%v), others are not (%v)", b.hash, on, off)
 		case len(on) > 0:
 			s.count["bundles executed"]++
 		default:
@@ -423,6 +423,9 @@ func describe(v *value) string {
 		text += fmt.Sprintf(", %s on %d %s", o.Chain, o.ParentNumber, o.ParentHash.TerminalString())
 	}
 	text += fmt.Sprintf(", %d steps", len(sub.Steps))
+	for run := range sub.Bundles() {
+		text += fmt.Sprintf(", bundle %s in %d", run[0].Bundle.TerminalString(), len(run))
+	}
 	for _, seal := range sub.Seals {
 		text += fmt.Sprintf(", seal %s %d %s", seal.Chain, seal.Number, seal.BlockHash.TerminalString())
 	}

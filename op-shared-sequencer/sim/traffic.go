@@ -31,6 +31,8 @@ type sentTx struct {
 	hash  common.Hash
 }
 
+func (t sentTx) String() string { return fmt.Sprintf("%s on %s", t.hash.TerminalString(), t.chain) }
+
 func (t *traffic) init(s *sim) { t.s, t.nonces = s, map[int]map[sequence.ChainID]uint64{} }
 
 func (t *traffic) chain() sequence.ChainID { return t.s.ids[t.s.rng.Intn(len(t.s.ids))] }
