@@ -120,10 +120,11 @@ type consensus struct {
 
 	proposals map[int]*proposal
 	values    map[common.Hash]*value
-	votes     map[voteAt]map[int][]*vote // by voter; more than one of who votes twice
-	waited    map[voteAt]bool            // timeouts that were scheduled
-	polka     map[int]bool               // rounds whose polka was acted on
-	later     []any                      // of the next height
+	votes     map[voteAt]*tally
+	top       int             // round that there are votes of
+	waited    map[voteAt]bool // timeouts that were scheduled
+	polka     map[int]bool    // rounds whose polka was acted on
+	later     []any           // of the next height
 }
 
 func newConsensus(o *operator) *consensus { return &consensus{o: o} }
@@ -142,7 +143,8 @@ func (c *consensus) resume() {
 func (c *consensus) enter(height uint64) {
 	c.o.disk.begin(height)
 	c.height, c.round, c.step, c.began = height, 0, resting, c.o.s.now
-	c.proposals, c.values, c.votes = map[int]*proposal{}, map[common.Hash]*value{}, map[voteAt]map[int][]*vote{}
+	c.proposals, c.values, c.votes = map[int]*proposal{}, map[common.Hash]*value{}, map[voteAt]*tally{}
+	c.top = 0
 	c.waited, c.polka = map[voteAt]bool{}, map[int]bool{}
 	d := &c.o.disk
 	for _, v := range []*value{d.locked, d.valid} {
@@ -351,42 +353,53 @@ func (c *consensus) addProposal(p *proposal) {
 	}
 }
 
+// tally counts the votes of a kind in a round.
+type tally struct {
+	votes []*vote // in their order; several of who votes twice
+	all   int     // operators that voted
+	best  common.Hash
+	most  int // votes for best
+}
+
+func (t *tally) add(v *vote) (twice bool) {
+	n := 1
+	for _, w := range t.votes {
+		switch {
+		case w.from == v.from && w.id == v.id:
+			return false
+		case w.from == v.from:
+			twice = true
+		case w.id == v.id:
+			n++
+		}
+	}
+	t.votes = append(t.votes, v)
+	if !twice {
+		t.all++
+	}
+	if n > t.most || (n == t.most && v.id.Cmp(t.best) < 0) {
+		t.best, t.most = v.id, n
+	}
+	return twice
+}
+
 func (c *consensus) addVote(v *vote) {
 	at := voteAt{v.round, v.kind}
 	if c.votes[at] == nil {
-		c.votes[at] = map[int][]*vote{}
+		c.votes[at] = &tally{}
 	}
-	was := c.votes[at][v.from]
-	if slices.ContainsFunc(was, func(w *vote) bool { return w.id == v.id }) {
-		return
-	}
-	if len(was) > 0 {
+	c.top = max(c.top, v.round)
+	if c.votes[at].add(v) {
 		c.o.s.count["double votes seen"]++
 	}
-	c.votes[at][v.from] = append(was, v)
-}
-
-// most is the value with the most votes in a round, and how many there are for it and in all.
-func (c *consensus) most(round int, kind voteKind) (id common.Hash, votes, all int) {
-	count := map[common.Hash]int{}
-	for _, of := range c.votes[voteAt{round, kind}] {
-		all++
-		for _, v := range of {
-			count[v.id]++
-		}
-	}
-	for k, n := range count {
-		if n > votes || (n == votes && k.Cmp(id) < 0) {
-			id, votes = k, n
-		}
-	}
-	return id, votes, all
 }
 
 // agreedOn says whether a quorum voted for one value in a round, which may be for nothing.
 func (c *consensus) agreedOn(round int, kind voteKind) (common.Hash, bool) {
-	id, votes, _ := c.most(round, kind)
-	return id, c.quorum(votes)
+	if t := c.votes[voteAt{round, kind}]; t != nil && c.quorum(t.most) {
+		return t.best, true
+	}
+	return common.Hash{}, false
 }
 
 // on takes in a message.
@@ -443,9 +456,7 @@ func (c *consensus) help(x *status) {
 			g.proposals = append(g.proposals, c.proposals[r])
 		}
 		for _, at := range slices.SortedFunc(maps.Keys(c.votes), compareVotes) {
-			for _, from := range slices.Sorted(maps.Keys(c.votes[at])) {
-				g.votes = append(g.votes, c.votes[at][from]...)
-			}
+			g.votes = append(g.votes, c.votes[at].votes...)
 		}
 		if len(g.proposals)+len(g.votes) > 0 {
 			c.o.send(x.from, g)
@@ -461,15 +472,12 @@ func (c *consensus) progress() {
 
 // once applies one rule; it is false when none applies.
 func (c *consensus) once() bool {
-	for _, r := range c.rounds() {
+	for r := range c.top + 1 {
 		if id, ok := c.agreedOn(r, precommit); ok && id != (common.Hash{}) && c.values[id] != nil {
 			d := &decision{height: c.height, round: r, value: c.values[id]}
-			votes := c.votes[voteAt{r, precommit}]
-			for _, from := range slices.Sorted(maps.Keys(votes)) {
-				for _, v := range votes[from] {
-					if v.id == id {
-						d.votes = append(d.votes, v)
-					}
+			for _, v := range c.votes[voteAt{r, precommit}].votes {
+				if v.id == id {
+					d.votes = append(d.votes, v)
 				}
 			}
 			c.decide(d)
@@ -479,8 +487,8 @@ func (c *consensus) once() bool {
 	if c.step == resting {
 		return false
 	}
-	for _, r := range c.rounds() {
-		if r > c.round && 3*c.voters(r) > c.n() {
+	for r := c.round + 1; r <= c.top; r++ {
+		if 3*c.voters(r) > c.n() {
 			c.startRound(r)
 			return false
 		}
@@ -523,24 +531,23 @@ func (c *consensus) once() bool {
 	return false
 }
 
-// rounds are those that there are votes of, ascending.
-func (c *consensus) rounds() []int {
-	seen := map[int]bool{}
-	for at := range c.votes {
-		seen[at.round] = true
-	}
-	return slices.Sorted(maps.Keys(seen))
-}
-
 // voters counts who has voted in a round.
 func (c *consensus) voters(round int) int {
-	seen := map[int]bool{}
+	n := 0
+	var seen [16]bool
 	for _, kind := range []voteKind{prevote, precommit} {
-		for from := range c.votes[voteAt{round, kind}] {
-			seen[from] = true
+		t := c.votes[voteAt{round, kind}]
+		if t == nil {
+			continue
+		}
+		for _, v := range t.votes {
+			if !seen[v.from] {
+				seen[v.from] = true
+				n++
+			}
 		}
 	}
-	return len(seen)
+	return n
 }
 
 // judge says what to vote for a proposal, if that is known yet.
@@ -576,8 +583,7 @@ func (c *consensus) mayLeaveLock() bool { return c.o.disk.lockedRound < 0 }
 // timeout goes on without the missing votes of the round, after a while.
 func (c *consensus) timeout(kind voteKind, f func()) {
 	at := voteAt{c.round, kind}
-	_, _, all := c.most(c.round, kind)
-	if c.waited[at] || !c.quorum(all) {
+	if t := c.votes[at]; t == nil || c.waited[at] || !c.quorum(t.all) {
 		return
 	}
 	c.waited[at] = true
