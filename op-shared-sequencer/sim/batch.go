@@ -20,7 +20,7 @@ type Batch struct {
 
 // RunAll runs a batch. The error says how many seeds failed, and how to run one again; the
 // failures themselves go to Out as they come.
-func RunAll(ctx context.Context, b Batch) error {
+func RunAll(ctx context.Context, b Batch) (Counts, error) {
 	if b.Failures == 0 {
 		b.Failures = 5
 	}
@@ -69,7 +69,7 @@ func RunAll(ctx context.Context, b Batch) error {
 	wg.Wait()
 	fmt.Fprintf(b.Out, "%d seeds in %v, %d failed\n%s", done, time.Since(began).Round(time.Second), len(failed), total)
 	if len(failed) > 0 {
-		return fmt.Errorf("%d of %d seeds failed: %v; run one again with -seed N -v", len(failed), done, failed)
+		return total, fmt.Errorf("%d of %d seeds failed: %v; run one again with -seed N -v", len(failed), done, failed)
 	}
-	return ctx.Err()
+	return total, ctx.Err()
 }

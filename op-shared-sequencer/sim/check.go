@@ -6,10 +6,12 @@ import (
 	"slices"
 
 	"github.com/ethereum/go-ethereum/common"
+	"github.com/ethereum/go-ethereum/core/types"
 	"github.com/ethereum/go-ethereum/rlp"
 
 	"github.com/ethereum-optimism/optimism/op-core/interop/messages"
 	"github.com/ethereum-optimism/optimism/op-core/predeploys"
+	"github.com/ethereum-optimism/optimism/op-node/rollup/derive"
 	"github.com/ethereum-optimism/optimism/op-service/eth"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
@@ -109,6 +111,9 @@ func (s *sim) checkDecision(o *operator, d *decision) {
 			if !slices.Contains(s.membersAt(d.height-1), op.Chain) {
 				s.fail("height %d: slot %d has a block of chain %s, which does not take part", d.height, sub.Slot, op.Chain)
 			}
+			if why := s.wrongOpening(&op, sub.Slot); why != "" {
+				s.fail("height %d: slot %d opens a block of chain %s on %s that derivation would not take: %s", d.height, sub.Slot, op.Chain, op.Parent(), why)
+			}
 			for _, was := range k.builds[place{op.Chain, op.ParentHash}] {
 				if !s.orphaned(was, op.Chain) {
 					s.fail("height %d: slot %d has a block of chain %s on %s, as height %d, whose L1 origin stands", d.height, sub.Slot, op.Chain, op.Parent(), was.height)
@@ -136,6 +141,55 @@ func (s *sim) checkDecision(o *operator, d *decision) {
 		k.members = append(k.members, membersFrom{d.height, c[0].members})
 		s.plan.changes = c[1:]
 	}
+}
+
+// wrongOpening says why derivation would not make a block with an opening, or make another
+// one. L1 here sends no deposits and changes no config, and is never as far behind that
+// blocks have to do without transactions.
+func (s *sim) wrongOpening(o *sequence.Opening, slot sequence.Slot) string {
+	cfg := s.rollups[o.Chain]
+	origin, parent := s.l1.byHash[o.L1Origin.Hash], s.refs[o.ParentHash]
+	if o.ParentHash == cfg.Genesis.L2.Hash {
+		parent = eth.L2BlockRef{Hash: o.ParentHash, Time: cfg.Genesis.L2Time, L1Origin: cfg.Genesis.L1}
+	}
+	switch {
+	case origin == nil || origin.InfoNum != o.L1Origin.Number:
+		return "there is no such L1 origin"
+	case uint64(slot) < origin.InfoTime:
+		return "its L1 origin is younger"
+	case o.GasLimit != cfg.Genesis.SystemConfig.GasLimit, o.FeeRecipient != predeploys.SequencerFeeVaultAddr, o.NoTxPool,
+		o.PrevRandao != origin.InfoMixDigest, o.ParentBeaconRoot != *origin.InfoParentBeaconRoot,
+		!bytes.Equal(o.EIP1559Params, cfg.Genesis.SystemConfig.EIP1559Params[:]), len(o.MinBaseFee) != 1 || o.MinBaseFee[0] != 0:
+		return "its attributes are wrong"
+	case len(o.Deposits) != 1:
+		return fmt.Sprintf("%d deposits", len(o.Deposits))
+	}
+	var tx types.Transaction
+	if err := tx.UnmarshalBinary(o.Deposits[0]); err != nil {
+		return err.Error()
+	}
+	info, err := derive.L1BlockInfoFromBytes(cfg, uint64(slot), tx.Data())
+	if err != nil {
+		return err.Error()
+	}
+	if info.Number != origin.InfoNum || info.BlockHash != origin.InfoHash || info.Time != origin.InfoTime {
+		return "its L1 info is of another block"
+	}
+	if parent == (eth.L2BlockRef{}) {
+		return "" // a block that nobody had to look at
+	}
+	stays := origin.InfoHash == parent.L1Origin.Hash
+	switch {
+	case uint64(slot) != parent.Time+cfg.BlockTime:
+		return fmt.Sprintf("its parent is at %d", parent.Time)
+	case o.ParentNumber != parent.Number:
+		return fmt.Sprintf("its parent has number %d", parent.Number)
+	case !stays && origin.InfoParentHash != parent.L1Origin.Hash:
+		return "its L1 origin does not follow its parent's"
+	case stays && info.SequenceNumber != parent.SequenceNumber+1 && parent.Number > 0, !stays && info.SequenceNumber != 0:
+		return fmt.Sprintf("sequence number %d behind %d", info.SequenceNumber, parent.SequenceNumber)
+	}
+	return ""
 }
 
 // orphaned says whether an L1 origin of the slot is gone; of one chain's block, or if that is

@@ -264,6 +264,7 @@ func (d *driver) ProcessPayload(ctx context.Context, env *eth.ExecutionPayloadEn
 		return err
 	}
 	d.head = ref
+	d.o.s.refs[ref.Hash] = ref
 	d.o.s.trace(d.o, "chain %s is at %s", d.id, ref)
 	d.o.s.mix(uint64(d.id), ref.Number, hashed(ref.Hash))
 	d.forkchoice()

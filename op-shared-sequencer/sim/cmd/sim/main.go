@@ -54,5 +54,6 @@ func run(ctx context.Context, seeds int, from, seed int64, verbose bool, workers
 		return err
 	}
 	debug.SetGCPercent(400) // runs are short and leave much behind
-	return sim.RunAll(ctx, sim.Batch{From: from, Seeds: seeds, Workers: workers, Out: os.Stdout})
+	_, err := sim.RunAll(ctx, sim.Batch{From: from, Seeds: seeds, Workers: workers, Out: os.Stdout})
+	return err
 }
