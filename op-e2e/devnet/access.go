@@ -26,10 +26,12 @@ func (d *Devnet) Genesis() *genesis.Output { return d.genesis }
 // Keys are the keys of all roles.
 func (d *Devnet) Keys() *genesis.Keys { return d.keys }
 
-// Operators are the set's; Operator is one of them, from 0. The devnet's own methods mean
-// the first one.
+// Operators are those of the set as it began; Operator is one of them, from 0. The devnet's
+// own methods mean the first one. Joiner is one that is not in it: the caller starts it, and
+// has a change of the set take it in.
 func (d *Devnet) Operators() []*Operator        { return d.ops }
 func (d *Devnet) Operator(i int) *Operator      { return d.ops[i] }
+func (d *Devnet) Joiner(i int) *Operator        { return d.joiners[i] }
 func (d *Devnet) EngineRPC(chain uint64) string { return d.ops[0].EngineRPC(chain) }
 func (d *Devnet) EngineWS(chain uint64) string  { return d.ops[0].EngineWS(chain) }
 

@@ -47,6 +47,9 @@ type Config struct {
 	// Operators is how many operators the set has; 0 is 1, which is alone and agrees with
 	// nobody. A Dir that exists must be of as many.
 	Operators int
+	// Joiners are operators beside those: laid out, known to the others, with an L1 and
+	// chains to follow, but neither in the set when it begins nor started. See Devnet.Joiner.
+	Joiners int
 	// Separate runs each operator in a process of its own.
 	Separate bool
 	// Command runs such a process, as `devnet operator` does, with further arguments.
@@ -155,6 +158,8 @@ func (c *Config) Check() error {
 		return fmt.Errorf("proposal interval %v: expected more than 0", c.ProposalInterval)
 	case c.Operators < 0 || c.Operators > maxOperators:
 		return fmt.Errorf("%d operators: expected 1 to %d", c.Operators, maxOperators)
+	case c.Joiners < 0 || c.operators()+c.Joiners > maxOperators:
+		return fmt.Errorf("%d operators that join %d: expected at most %d in all", c.Joiners, c.operators(), maxOperators)
 	case c.Subblocks < 0:
 		return fmt.Errorf("%d subblocks in a slot: expected 1 or more", c.Subblocks)
 	case c.Separate && (c.Options != nil || c.OperatorOptions != nil):

@@ -35,8 +35,9 @@ type Devnet struct {
 	keys    *genesis.Keys
 	chains  []uint64 // ascending
 
-	l1  *L1
-	ops []*Operator
+	l1      *L1
+	ops     []*Operator // of the set as it began
+	joiners []*Operator
 
 	mu       sync.Mutex
 	batchers map[uint64]*batcher.BatcherService
@@ -157,10 +158,14 @@ func (d *Devnet) startOperators(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		d.ops = append(d.ops, o)
+		if p.Index < d.cfg.operators() {
+			d.ops = append(d.ops, o)
+		} else {
+			d.joiners = append(d.joiners, o)
+		}
 	}
 	if d.cfg.Separate {
-		return d.each((*Operator).Start, ctx)
+		return each(ctx, d.ops, (*Operator).Start)
 	}
 	// One operator's engines after the other's: each finds those before it, and no two
 	// connect to each other at the same time, of which connections op-geth may refuse both.
@@ -169,14 +174,14 @@ func (d *Devnet) startOperators(ctx context.Context) error {
 			return o.wrap(err)
 		}
 	}
-	return d.each((*Operator).StartNode, ctx)
+	return each(ctx, d.ops, (*Operator).StartNode)
 }
 
-// each does something with all operators at once.
-func (d *Devnet) each(f func(*Operator, context.Context) error, ctx context.Context) error {
-	errs := make([]error, len(d.ops))
+// each does something with operators at once.
+func each(ctx context.Context, ops []*Operator, f func(*Operator, context.Context) error) error {
+	errs := make([]error, len(ops))
 	var wg sync.WaitGroup
-	for i, o := range d.ops {
+	for i, o := range ops {
 		wg.Go(func() { errs[i] = f(o, ctx) })
 	}
 	wg.Wait()
@@ -255,10 +260,11 @@ func (d *Devnet) Stop(ctx context.Context) error {
 		add("op-proposer", stopNow(d.proposer))
 		d.proposer = nil
 	}
-	for _, o := range d.ops {
+	all := slices.Concat(d.ops, d.joiners)
+	for _, o := range all {
 		o.hangUp()
 	}
-	add("the operators", d.each((*Operator).Stop, ctx))
+	add("the operators", each(ctx, all, (*Operator).Stop))
 	if d.l1 != nil {
 		add("L1", d.l1.Close())
 		d.l1 = nil

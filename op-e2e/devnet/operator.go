@@ -60,8 +60,10 @@ func (o *Operator) Address() common.Address { return o.address }
 // Dir is where its data is.
 func (o *Operator) Dir() string { return o.plan.Dir }
 
-// LedgerDir is where its ledger is, for those who read it when the operator is stopped.
-func (o *Operator) LedgerDir() string { return filepath.Join(o.plan.Dir, sequencerDir, "ledger") }
+// SequencerDir is where its shared sequencer's data are, LedgerDir where its ledger is, for
+// those who use them when the operator is stopped.
+func (o *Operator) SequencerDir() string { return filepath.Join(o.plan.Dir, sequencerDir) }
+func (o *Operator) LedgerDir() string    { return filepath.Join(o.SequencerDir(), "ledger") }
 
 // NodeURL serves the super roots; NodeRPC is a chain's op-node.
 func (o *Operator) NodeURL() string { return localURL(o.where().node) }

@@ -81,9 +81,9 @@ func (t *tuning) apply(s *config.SharedSequencer) {
 	s.Agreement.TimeoutPropose, s.Agreement.TimeoutVote = t.TimeoutPropose, t.TimeoutVote
 }
 
-// plans lays out all operators: directories, ports, keys, who knows whom.
+// plans lays out all operators, those that join last: directories, ports, keys, who knows whom.
 func (d *Devnet) plans() ([]*operatorPlan, error) {
-	n := d.cfg.operators()
+	n := d.cfg.operators() + d.cfg.Joiners
 	plans := make([]*operatorPlan, n)
 	ss := config.DefaultSharedSequencer()
 	if d.cfg.Subblocks != 0 {
@@ -131,7 +131,7 @@ func (d *Devnet) connect(plans []*operatorPlan) error {
 		return nil
 	}
 	file := filepath.Join(d.dir, operatorsFile)
-	ids, err := initSet(file, plans, d.keys)
+	ids, err := initSet(file, plans, d.cfg.operators(), d.keys)
 	if err != nil {
 		return err
 	}
@@ -164,9 +164,9 @@ func (p *operatorPlan) consensusDir() string {
 	return config.ConsensusDir(filepath.Join(p.Dir, sequencerDir))
 }
 
-// initSet makes the operators' consensus keys and the genesis of their set, unless they
-// are there, and returns their node IDs.
-func initSet(file string, plans []*operatorPlan, keys *genesis.Keys) ([]string, error) {
+// initSet makes the operators' consensus keys and the genesis of a set of the first of
+// them, unless they are there, and returns all node IDs.
+func initSet(file string, plans []*operatorPlan, members int, keys *genesis.Keys) ([]string, error) {
 	var ids []string
 	g := &operators.Genesis{Set: "devnet", Time: time.Now().UTC().Truncate(time.Second), Chains: chainIDs(plans[0].Chains)}
 	for i, p := range plans {
@@ -175,6 +175,9 @@ func initSet(file string, plans []*operatorPlan, keys *genesis.Keys) ([]string, 
 			return nil, fmt.Errorf("operator %d: %w", i, err)
 		}
 		ids = append(ids, k.NodeID)
+		if i >= members {
+			continue
+		}
 		key, err := keys.Operator(i)
 		if err != nil {
 			return nil, err
