@@ -370,11 +370,7 @@ func (a *app) Commit(context.Context, *abci.RequestCommit) (*abci.ResponseCommit
 	if b == nil {
 		return nil, errors.New("commit without a block")
 	}
-	var round int32
-	err := a.turnCtx.Err()
-	if err == nil || a.phase() != replaying { // a stop ends the replay between two heights
-		round, err = a.commit(b)
-	}
+	round, err := a.commit(b)
 	if err != nil {
 		err = fmt.Errorf("commit of height %d (subblock %d of slot %d): %w", b.state.height, b.sub.Index, b.sub.Slot, err)
 		a.fatal(err)
@@ -411,6 +407,9 @@ func (a *app) Commit(context.Context, *abci.RequestCommit) (*abci.ResponseCommit
 
 func (a *app) commit(b *block) (round int32, err error) {
 	defer a.watch.enter("Commit")()
+	if err := a.commitCtx.Err(); err != nil {
+		return 0, err
+	}
 	seen := a.stores.blocks.LoadSeenCommit(int64(b.state.height))
 	if seen == nil {
 		return 0, errors.New("its votes are not stored")
@@ -476,7 +475,7 @@ func (a *app) enterStep(step string, height int64, round int32) {
 	gone := leader != a.self && a.present.gone(s.operator(leader))
 	switch step {
 	case stepPropose:
-		wait := t.Propose + time.Duration(min(round, maxRounds))*t.Propose/20
+		wait := grown(t.Propose, round)
 		switch {
 		case gone:
 			wait = t.Gone
@@ -485,11 +484,21 @@ func (a *app) enterStep(step string, height int64, round int32) {
 		}
 		k.TimeoutPropose, k.TimeoutProposeDelta = wait, 0
 	case stepPrecommit:
-		k.TimeoutPrecommit, k.TimeoutPrecommitDelta = t.Vote, t.Vote/20
+		k.TimeoutPrecommit, k.TimeoutPrecommitDelta = grown(t.Vote, round), 0
 		if gone {
 			k.TimeoutPrecommit = t.Gone
 		}
+	case stepPrevote:
+		k.TimeoutPrevote, k.TimeoutPrevoteDelta = grown(t.Vote, round), 0
 	}
+}
+
+// grown is a timeout in a later round. Each round is longer than the one before, so that a set
+// that is slow for once comes to an agreement; but not without an end: when leaders have
+// nothing to propose for some minutes, thousands of rounds go by, and the set must be back
+// at once afterwards.
+func grown(timeout time.Duration, round int32) time.Duration {
+	return timeout + time.Duration(min(max(round, 0), 40))*timeout/4
 }
 
 // skips says whether a turn is not waited for as long as others: the leader is known to

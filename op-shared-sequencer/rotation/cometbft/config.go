@@ -217,11 +217,10 @@ func (c *Config) cometConfig() *cmtcfg.Config {
 	conf.Mempool.Recheck = false
 
 	k := conf.Consensus
-	// Rounds get longer slowly: when leaders have nothing to propose for a while, many
-	// rounds go by, and the set must come back quickly.
-	k.TimeoutPropose, k.TimeoutProposeDelta = c.Timeouts.Propose, c.Timeouts.Propose/20
-	k.TimeoutPrevote, k.TimeoutPrevoteDelta = c.Timeouts.Vote, c.Timeouts.Vote/20
-	k.TimeoutPrecommit, k.TimeoutPrecommitDelta = c.Timeouts.Vote, c.Timeouts.Vote/20
+	// Those of a round are set as it comes: see app.enterStep.
+	k.TimeoutPropose, k.TimeoutProposeDelta = c.Timeouts.Propose, 0
+	k.TimeoutPrevote, k.TimeoutPrevoteDelta = c.Timeouts.Vote, 0
+	k.TimeoutPrecommit, k.TimeoutPrecommitDelta = c.Timeouts.Vote, 0
 	k.TimeoutCommit = 0 // set at each commit: see app.pace
 	k.SkipTimeoutCommit = false
 	k.PeerGossipSleepDuration = 2 * time.Millisecond

@@ -31,13 +31,14 @@ type logger struct {
 // Steps that the log tells of.
 const (
 	stepPropose   = "entering propose step"
+	stepPrevote   = "entering prevote wait step"
 	stepPrecommit = "entering precommit wait step"
 )
 
 var _ cmtlog.Logger = (*logger)(nil)
 
 func (l *logger) Debug(msg string, keyvals ...any) {
-	if l.step != nil && (msg == stepPropose || msg == stepPrecommit) {
+	if l.step != nil && (msg == stepPropose || msg == stepPrevote || msg == stepPrecommit) {
 		l.step(msg, l.height, l.round)
 	}
 	l.write(log.LevelTrace, msg, keyvals)

@@ -269,8 +269,8 @@ func (r *Rotation) run() {
 }
 
 // newNode makes the node, which gives the machine the heights behind the ledger's last.
-// It is not given a context that ends: an error leaves some of its goroutines behind. When the
-// rotation is stopped, the app ends it between two heights.
+// It is not given a context that ends: an error leaves some of its goroutines behind. A stop
+// waits for it as for a commit.
 func (r *Rotation) newNode() (n *node.Node, err error) {
 	defer func() { // CometBFT panics when its data do not fit ours
 		if p := recover(); p != nil {

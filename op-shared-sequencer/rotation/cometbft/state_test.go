@@ -256,6 +256,24 @@ func TestQuorumReady(t *testing.T) {
 	}
 }
 
+// Later rounds are longer, and none is longer than eleven times the first. CometBFT reads
+// what is set as it enters a step.
+func TestRounds(t *testing.T) {
+	g := testGenesis(4)
+	c := &Config{Dir: "d", Genesis: g, Listen: "127.0.0.1:0"}
+	c.setDefaults()
+	a := &app{cfg: c, comet: c.cometConfig(), state: genesisState(g), present: newPresent(g.ID())}
+	k := a.comet.Consensus
+	for round, want := range map[int32]time.Duration{0: 1, 4: 2, 40: 11, 10000: 11} {
+		for _, step := range []string{stepPropose, stepPrevote, stepPrecommit} {
+			a.enterStep(step, 1, round)
+		}
+		require.Equal(t, want*c.Timeouts.Propose, k.Propose(round))
+		require.Equal(t, want*c.Timeouts.Vote, k.Prevote(round))
+		require.Equal(t, want*c.Timeouts.Vote, k.Precommit(round))
+	}
+}
+
 func TestBlockHasRoom(t *testing.T) {
 	p := types.DefaultConsensusParams()
 	room := types.MaxDataBytes(maxBlockBytes, p.Evidence.MaxBytes, operators.MaxOperators)
