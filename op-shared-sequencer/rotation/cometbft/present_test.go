@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cometbft/cometbft/p2p"
 	"github.com/stretchr/testify/require"
 )
 
@@ -52,10 +53,11 @@ func TestGreeting(t *testing.T) {
 	c.start()
 	c.advance(2)
 	a, b := c.ops[0], c.ops[1]
-	c.wait("they know each other", func() bool {
-		return !a.rotation.app.present.gone(b.address()) && len(a.rotation.node.Load().Switch().Peers().Copy()) > 0
+	var peer p2p.Peer
+	c.wait("they are connected", func() bool {
+		peer = a.rotation.node.Load().Switch().Peers().Get(p2p.ID(b.keys.NodeID))
+		return peer != nil
 	})
-	peer := a.rotation.node.Load().Switch().Peers().Copy()[0]
 	p, set := newPresent(a.rotation.app.setID), a.rotation.app.current().set
 	require.ErrorIs(t, p.greeted(peer, a.rotation.greeting[1:], set), ErrNotNow, "another node's greeting")
 	require.ErrorIs(t, p.greeted(peer, []byte("garbage"), set), ErrGarbage)
