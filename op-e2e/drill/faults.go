@@ -169,8 +169,8 @@ func (r *run) next(ctx context.Context, at time.Time, others []int) (time.Durati
 	return r.commitGap(at, at, others)
 }
 
-// voting waits until an operator votes again: it says so, and its height goes on with
-// the others'. It returns when that was seen first.
+// voting waits until an operator votes again: it says so, it is where the others are, and
+// its height goes on. It returns when it was seen there first.
 func (r *run) voting(ctx context.Context, o *devnet.Operator) (time.Time, error) {
 	waiting, cancel := context.WithTimeoutCause(ctx, settleTime, fmt.Errorf("it took more than %s", settleTime))
 	defer cancel()
@@ -178,6 +178,15 @@ func (r *run) voting(ctx context.Context, o *devnet.Operator) (time.Time, error)
 	var from uint64
 	err := devnet.WaitFor(waiting, fmt.Sprintf("operator %d to vote", o.Index()), func(ctx context.Context) (bool, error) {
 		h, err := votes(ctx, o)
+		for _, i := range r.but(o.Index()) {
+			if err != nil {
+				break
+			}
+			var other uint64
+			if other, err = votes(ctx, r.d.Operator(i)); err == nil && h+1 < other {
+				err = fmt.Errorf("operator %d is at height %d, operator %d at %d", o.Index(), h, i, other)
+			}
+		}
 		if err != nil {
 			at = time.Time{}
 			return false, err
@@ -185,15 +194,7 @@ func (r *run) voting(ctx context.Context, o *devnet.Operator) (time.Time, error)
 		if at.IsZero() {
 			at, from = time.Now(), h
 		}
-		var most uint64
-		for _, i := range r.but(o.Index()) {
-			other, err := votes(ctx, r.d.Operator(i))
-			if err != nil {
-				return false, err
-			}
-			most = max(most, other)
-		}
-		return h > from && h+1 >= most, nil
+		return h > from, nil
 	})
 	return at, err
 }
@@ -258,21 +259,21 @@ func (r *run) absent(ctx context.Context, what string, long time.Duration, away,
 	return f, nil
 }
 
-// votes puts the moments of the first votes after each fault in, as the ledgers have them:
-// an operator's first vote that is among those that a subblock was agreed on with. What
-// was seen from outside is later, by the time that it takes to see it.
+// votes puts the moments of the first votes after each fault in, as the ledgers have them.
+// What is seen from outside is not as exact.
 func (r *run) votes(ledgers [][]slot) {
 	for _, f := range r.faults {
-		if at, ok := firstVote(ledgers, r.d.Operator(f.operator).Address(), f.back); ok && at.Before(f.voted) {
+		if at, ok := firstVote(ledgers, r.d.Operator(f.operator).Address(), f.back, r.slot/2); ok {
 			f.set(ms(at.Sub(f.back)))
 		}
 	}
 	r.summarize()
 }
 
-// firstVote is the first vote of an operator after a time, by its own clock. All
-// operators' ledgers are looked at: a vote that comes late is not in every one.
-func firstVote(ledgers [][]slot, operator common.Address, after time.Time) (time.Time, bool) {
+// firstVote is the first vote of an operator after a time, by its own clock, that came
+// together with those of the others: what it votes for while it catches up does not count.
+// All operators' ledgers are looked at, as one has only the votes that came in time.
+func firstVote(ledgers [][]slot, operator common.Address, after time.Time, together time.Duration) (time.Time, bool) {
 	var first time.Time
 	for _, l := range ledgers {
 		for _, s := range l {
@@ -282,11 +283,18 @@ func firstVote(ledgers [][]slot, operator common.Address, after time.Time) (time
 			}
 			voter := ed25519.PubKey(o.ConsensusKey[:]).Address()
 			for _, c := range s.Agreement.Votes {
+				var own, others time.Time // the others' latest
 				for _, sig := range c.Signatures {
-					if sig.BlockIDFlag == cmttypes.BlockIDFlagCommit && bytes.Equal(sig.ValidatorAddress, voter) &&
-						sig.Timestamp.After(after) && (first.IsZero() || sig.Timestamp.Before(first)) {
-						first = sig.Timestamp
+					switch {
+					case sig.BlockIDFlag != cmttypes.BlockIDFlagCommit:
+					case bytes.Equal(sig.ValidatorAddress, voter):
+						own = sig.Timestamp
+					case sig.Timestamp.After(others):
+						others = sig.Timestamp
 					}
+				}
+				if own.After(after) && own.Before(others.Add(together)) && (first.IsZero() || own.Before(first)) {
+					first = own
 				}
 			}
 		}
