@@ -152,3 +152,31 @@ func TestCompletes(t *testing.T) {
 		t.Run(name, func(t *testing.T) { require.Equal(t, test.want, completes(b, test.items, test.kept)) })
 	}
 }
+
+// The origin selector has seen the next L1 block, and L1 replaces it without the driver
+// noticing: the others would refuse a block on it for ever.
+func TestNextOriginReplaced(t *testing.T) {
+	inSet(t, 2, 1, func(t *testing.T, s *set) {
+		w := s.ops[0]
+		for w.a().view.head() == l1Start {
+			s.slot(0)
+		}
+		require.EqualValues(t, l1Start, w.a().head().L1Origin.Number, "the next block is the first that takes it")
+		w.l1.reorg(l1Start + 1)
+		sub, err := w.seq.Propose(bg, nil)
+		for range 100 {
+			if err == nil {
+				break
+			}
+			w.run(100 * time.Millisecond)
+			sub, err = w.seq.Propose(bg, nil)
+		}
+		require.NoError(t, err)
+		s.verify(sub)
+		s.commit(sub)
+		s.same()
+		s.slot(0)
+		require.EqualValues(t, l1Start+1, w.a().head().L1Origin.Number)
+		require.True(t, w.l1.canonical(w.a().head().L1Origin))
+	})
+}

@@ -60,6 +60,13 @@ func (b *block) mayKeep(origin eth.L1BlockRef) bool {
 func (b *block) findOrigin(ctx context.Context, now time.Time) (eth.L1BlockRef, error) {
 	p := &b.node.parts
 	origin, err := p.Origins.FindL1Origin(ctx, b.head)
+	if err == nil && origin.Hash != b.head.L1Origin.Hash {
+		// The selector keeps the next origin, and hears of L1 reorgs only through resets of
+		// its driver. The others would refuse one that is gone, and nothing would change that.
+		if at, no := p.L1.L1BlockRefByNumber(ctx, origin.Number); no == nil && at.Hash != origin.Hash {
+			err = fmt.Errorf("%w: L1 has %s", sequencing.ErrNextL1OriginOrphaned, at)
+		}
+	}
 	switch {
 	case err == nil:
 		return origin, nil
