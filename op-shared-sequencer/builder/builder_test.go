@@ -289,7 +289,7 @@ func TestBundleIsCompleted(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, bundlepool.Execute, outcome.Kind)
 	require.Len(t, outcome.Result.Items, 3)
-	require.Equal(t, []sequence.Step{{Chain: chainB, Bundle: b.Hash(), Transactions: [][]byte{b.Items[2].Transaction}}}, steps)
+	require.Equal(t, []sequence.Step{{Chain: chainB, Bundle: b.Hash(), Expiry: b.Expiry, Transactions: [][]byte{b.Items[2].Transaction}}}, steps)
 }
 
 // result is what a bundle's n-th transaction comes to in a fresh slot.

@@ -129,6 +129,10 @@ func runKilled(dir string) error {
 	m := newFakeMachine("killed", crypto.PubkeyToAddress(key.PublicKey), 3, &pacer{interval: time.Millisecond}, ledger)
 	m.content = []byte(fmt.Sprint(rand.Uint64()))
 	m.afterward = func(s *sequence.Subblock, height int) error {
+		// Before the ledger: what is in the ledger is not committed again.
+		if _, err := fmt.Fprintf(commits, "%d %s\n", height, s.Hash()); err != nil {
+			return err
+		}
 		if s.Last() {
 			n := len(ledger.slots) - 1
 			var slot []string
@@ -138,12 +142,9 @@ func runKilled(dir string) error {
 			if err := json.NewEncoder(file).Encode(fileSlot{slot, hex.EncodeToString(ledger.agreed[n])}); err != nil {
 				return err
 			}
-			if err := file.Sync(); err != nil {
-				return err
-			}
+			return file.Sync()
 		}
-		_, err := fmt.Fprintf(commits, "%d %s\n", height, s.Hash())
-		return err
+		return nil
 	}
 	fatal := make(chan error, 1)
 	r, err := New(Config{
