@@ -50,30 +50,24 @@ func TestOperators(t *testing.T) {
 }
 
 // sameChains waits until all operators have the block that the first one has now, and
-// checks that it and those below it, down to a height, are the same everywhere.
-func (s *scenario) sameChains(from uint64) {
+// checks that it is the same everywhere: so are those below it.
+func (s *scenario) sameChains() {
 	s.t.Helper()
 	for _, id := range s.Chains() {
-		head := s.head(id)
-		for n := from; n <= head; n++ {
-			var want common.Hash
-			for i, o := range s.Operators() {
-				c, err := o.Eth(id)
-				require.NoError(s.t, err)
-				var got common.Hash
-				s.until(fmt.Sprintf("block %d of chain %d at operator %d", n, id, i), func(ctx context.Context) (bool, error) {
-					h, err := c.HeaderByNumber(ctx, bigInt(n))
-					if err != nil || h == nil {
-						return false, nil
-					}
-					got = h.Hash()
-					return true, nil
-				})
-				if i == 0 {
-					want = got
+		head := s.block(id, s.head(id))
+		for i, o := range s.Operators() {
+			c, err := o.Eth(id)
+			require.NoError(s.t, err)
+			var got common.Hash
+			s.until(fmt.Sprintf("block %d of chain %d at operator %d", head.Number, id, i), func(ctx context.Context) (bool, error) {
+				h, err := c.HeaderByNumber(ctx, bigInt(head.Number))
+				if err != nil || h == nil {
+					return false, nil
 				}
-				require.Equal(s.t, want, got, "block %d of chain %d at operator %d", n, id, i)
-			}
+				got = h.Hash()
+				return true, nil
+			})
+			require.Equal(s.t, head.Hash, got, "block %d of chain %d at operator %d", head.Number, id, i)
 		}
 	}
 }
@@ -122,7 +116,7 @@ func agree(s *scenario) {
 		leaders[turn.Leader] = true
 	}
 	require.Len(s.t, leaders, 4, "all take turns")
-	s.sameChains(first)
+	s.sameChains()
 	s.lockstep(first, s.head(chainA)-1)
 	s.awaitCrossSafe(slot)
 }
@@ -258,7 +252,7 @@ func lyingLeader(s *scenario, l *lies) {
 	said := fmt.Sprint(l.said)
 	l.mu.Unlock()
 	require.NotContains(s.t, said, "AGREED")
-	s.sameChains(first)
+	s.sameChains()
 	s.lockstep(first, s.head(chainA)-1)
 	b, _ := s.bridge(s.user(2), chainB, chainA)
 	s.executes(b)
@@ -273,7 +267,7 @@ func goesAndComes(s *scenario) {
 	b, _ := s.bridge(s.user(3), chainA, chainB)
 	s.executes(b)
 	require.NoError(s.t, gone.Start(s.ctx))
-	s.sameChains(first)
+	s.sameChains()
 	require.NoError(s.t, s.AwaitOnTime(s.ctx))
 	s.lockstep(first, s.head(chainA)-1)
 	s.until("the operator to vote again", func(ctx context.Context) (bool, error) {
@@ -300,7 +294,7 @@ func cutOff(s *scenario, net *faultnet.Network) {
 	b, _ := s.bridge(s.user(4), chainA, chainB)
 	s.executes(b)
 	net.Set(1, false)
-	s.sameChains(first)
+	s.sameChains()
 	require.NoError(s.t, s.AwaitOnTime(s.ctx))
 	s.lockstep(first, s.head(chainA)-1)
 }
@@ -340,7 +334,7 @@ func leavesAndJoins(s *scenario) {
 	require.LessOrEqual(s.t, s.head(chainB), b+1, "the chain that left makes no blocks")
 	s.approve(operators.JoinChain, chainB, has(true))
 	require.NoError(s.t, s.AwaitOnTime(s.ctx))
-	s.sameChains(first)
+	s.sameChains()
 	for n := first; n < s.head(chainB); n++ {
 		require.Equal(s.t, s.block(chainA, n).Time, s.block(chainB, n).Time, "no slot of the chain was skipped")
 	}
