@@ -285,18 +285,25 @@ func goesAndComes(s *scenario) {
 func cutOff(s *scenario, net *faultnet.Network) {
 	first := s.head(chainA)
 	net.Set(1, true)
-	alone, err := s.Operator(1).Eth(chainA)
-	require.NoError(s.t, err)
-	require.NoError(s.t, s.AwaitSlots(s.ctx, 6))
-	h, err := alone.HeaderByNumber(s.ctx, nil)
-	require.NoError(s.t, err)
-	require.Less(s.t, h.Number.Uint64()+3, s.head(chainA), "it made no blocks alone")
+	alone, before := s.agreedHeight(1), s.agreedHeight(0)
+	s.until("the others to go on", func(context.Context) (bool, error) { return s.agreedHeight(0) >= before+6, nil })
+	require.LessOrEqual(s.t, s.agreedHeight(1), alone+1, "it agrees on nothing alone; its chains follow L1")
 	b, _ := s.bridge(s.user(4), chainA, chainB)
 	s.executes(b)
 	net.Set(1, false)
 	s.sameChains()
 	require.NoError(s.t, s.AwaitOnTime(s.ctx))
 	s.lockstep(first, s.head(chainA)-1)
+}
+
+// agreedHeight is the height that an operator has come to.
+func (s *scenario) agreedHeight(operator int) uint64 {
+	s.t.Helper()
+	client, err := s.Operator(operator).Sequencer(s.ctx)
+	require.NoError(s.t, err)
+	set, err := client.Operators(s.ctx)
+	require.NoError(s.t, err)
+	return uint64(set.Height)
 }
 
 // approve has three of the four operators approve a change, and waits until it is in force.
