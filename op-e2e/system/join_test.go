@@ -30,7 +30,6 @@ func TestJoin(t *testing.T) {
 	joined := []*recording{{proposed: map[common.Hash]bool{}}, {proposed: map[common.Hash]bool{}}}
 	s := start(t, func(c *devnet.Config) {
 		c.Operators, c.Joiners = members, len(joined)
-		c.L2BlockTime = 2 // six operators on one machine
 		c.OperatorOptions = func(i int, o *service.Options) {
 			if i >= members {
 				o.Machine = func(m rotation.Machine) rotation.Machine {
@@ -210,7 +209,7 @@ func joinsFromSnapshot(s *scenario, o *devnet.Operator, r *recording) {
 	require.NoError(s.t, source.Stop(s.ctx))
 	made, err := snapshot.Create(s.ctx, source.SequencerDir(), &file, quiet)
 	require.NoError(s.t, err)
-	require.NoError(s.t, s.AwaitSlots(s.ctx, 3)) // without it
+	require.NoError(s.t, s.AwaitSlots(s.ctx, 2)) // without it
 	require.NoError(s.t, source.Start(s.ctx))
 
 	got, err := snapshot.Restore(s.ctx, &file, o.SequencerDir(), snapshot.DefaultLimits, quiet)
