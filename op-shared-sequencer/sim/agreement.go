@@ -60,6 +60,7 @@ type (
 	}
 	// gossip is all that an operator knows of a height, for one that is stuck in it.
 	gossip struct {
+		decisions []*decision // of earlier heights, for one that is behind
 		proposals []*proposal
 		votes     []*vote
 	}
@@ -116,7 +117,8 @@ type consensus struct {
 	round  int
 	step   step
 	began  time.Duration
-	ready  []sequence.ChainID // by the votes of the height before
+	ready  []sequence.ChainID // that a quorum can build on
+	words  map[int]*vote      // the newest precommit of everyone: what it said it can build on
 
 	proposals map[int]*proposal
 	values    map[common.Hash]*value
@@ -127,7 +129,7 @@ type consensus struct {
 	later     []any           // of the next height
 }
 
-func newConsensus(o *operator) *consensus { return &consensus{o: o} }
+func newConsensus(o *operator) *consensus { return &consensus{o: o, words: map[int]*vote{}} }
 
 func (c *consensus) n() int                       { return len(c.o.s.ops) }
 func (c *consensus) proposer(h uint64, r int) int { return int((h + uint64(r)) % uint64(c.n())) }
@@ -173,7 +175,10 @@ const (
 
 // next begins the height behind one that was committed, when it is time for it.
 func (c *consensus) next(votes []*vote) {
-	c.ready = quorumReady(votes, c.n())
+	for _, v := range votes {
+		c.word(v)
+	}
+	c.ready = quorumReady(c.words, c.n())
 	later := c.later
 	c.later = nil
 	c.enter(c.height + 1)
@@ -203,8 +208,16 @@ func (c *consensus) lead() {
 	c.o.clock.ahead = before
 }
 
+// word takes what somebody said with a precommit that it can build on. One that comes after
+// the decision counts too: a quorum with a liar in it would not say enough.
+func (c *consensus) word(v *vote) {
+	if was := c.words[v.from]; was == nil || v.height > was.height || (v.height == was.height && v.round >= was.round) {
+		c.words[v.from] = v
+	}
+}
+
 // quorumReady are the chains that more than two thirds said they are ready for.
-func quorumReady(votes []*vote, n int) []sequence.ChainID {
+func quorumReady(votes map[int]*vote, n int) []sequence.ChainID {
 	count := map[sequence.ChainID]int{}
 	for _, v := range votes {
 		for _, id := range v.ready {
@@ -411,11 +424,21 @@ func (c *consensus) on(m any) {
 			c.progress()
 		}
 	case *vote:
+		if x.kind == precommit {
+			c.word(x)
+			c.ready = quorumReady(c.words, c.n())
+		}
 		if c.place(x.height, m) {
 			c.addVote(x)
 			c.progress()
 		}
 	case *gossip:
+		for _, d := range x.decisions {
+			if d.height == c.height {
+				c.o.s.count["heights caught up"]++
+				c.decide(d)
+			}
+		}
 		for _, p := range x.proposals {
 			c.on(p)
 		}
@@ -424,11 +447,6 @@ func (c *consensus) on(m any) {
 		}
 	case *status:
 		c.help(x)
-	case *decision:
-		if x.height == c.height {
-			c.o.s.count["heights caught up"]++
-			c.decide(x)
-		}
 	}
 }
 
@@ -445,11 +463,15 @@ func (c *consensus) beat() {
 	c.o.broadcast(&status{c.o.index, c.height, c.round})
 }
 
+// maxDecisions is how many heights one that is behind is given at a time.
+const maxDecisions = 10
+
 // help gives an operator that is behind or stuck what it may lack.
 func (c *consensus) help(x *status) {
 	switch {
 	case x.height < c.height:
-		c.o.send(x.from, c.o.disk.decided[x.height-1])
+		all := c.o.disk.decided[x.height-1:]
+		c.o.send(x.from, &gossip{decisions: all[:min(len(all), maxDecisions)]})
 	case x.height == c.height && c.o.s.now-c.began > 1500*time.Millisecond:
 		g := &gossip{}
 		for _, r := range slices.Sorted(maps.Keys(c.proposals)) {

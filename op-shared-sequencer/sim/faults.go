@@ -52,7 +52,7 @@ func (s *sim) draw() plan {
 	p := plan{
 		operators: pick(s, 4, 4, 4, 4, 4, 4, 4, 5, 5, 7), chains: pick(s, 2, 2, 2, 3), subblocks: pick(s, 1, 1, 1, 2, 2, 5),
 		blockTimes: []uint64{1, 1, pick[uint64](s, 1, 2)}, l1Interval: pick[uint64](s, 2, 2, 6),
-		storm: s.between(10_000, 18_000), calm: 14 * time.Second,
+		storm: s.between(9_000, 16_000), calm: 13 * time.Second,
 	}
 	if s.chance(12) {
 		return p

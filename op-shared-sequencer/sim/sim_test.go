@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
@@ -29,6 +30,7 @@ func TestSim(t *testing.T) {
 		require.NoError(t, err)
 		return
 	}
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // runs are short and leave much behind
 	total, err := RunAll(context.Background(), Batch{Seeds: *seeds, Workers: runtime.GOMAXPROCS(0), Out: testWriter{t}})
 	require.NoError(t, err)
 	if *seeds < enough {
@@ -37,7 +39,7 @@ func TestSim(t *testing.T) {
 	// What is to go wrong goes wrong: a simulation in which nothing does proves nothing.
 	for _, what := range []string{
 		"crashes", "crash at point 1", "crash at point 2", "crash at point 3", "crash at point 4", "crash at point 5", "crash at point 6",
-		"messages lost", "messages delayed", "messages doubled", "messages cut off", "network splits",
+		"messages lost", "messages delayed", "messages doubled", "messages cut off", "network splits", "eclipses",
 		"engines down", "engines that failed a call", "engines that lost blocks", "chains down everywhere",
 		"L1 reorgs", "slots abandoned", "driver resets", "driver resets within a call", "chains switched off", "changes of the chains",
 		"heights replayed", "heights caught up", "later rounds", "taken for its polka", "double votes seen",
