@@ -553,22 +553,24 @@ func (r *run) lastWords(ctx context.Context) {
 
 // conductor measures op-conductor, when the machine is free for it.
 func (r *run) conductor(ctx context.Context) error {
-	cc := *r.cfg.Conductor
-	if cc.Tuning == (conductor.Tuning{}) {
-		cc.Tuning = conductor.Fast()
+	tunings := []conductor.Tuning{conductor.Fast(), conductor.Upstream()}
+	if t := r.cfg.Conductor.Tuning; t != (conductor.Tuning{}) {
+		tunings = []conductor.Tuning{t}
 	}
-	r.say("measuring op-conductor: %d kills", cc.Kills)
-	res, err := conductor.Measure(ctx, cc)
-	r.rep.Conductor = &Conductor{
-		Distribution: distribution(res.Gaps), Kills: len(res.Kills), Replaced: res.Replaced, Unforced: res.Unforced,
-		Tuning: fmt.Sprintf("raft heartbeat %s, lease %s", cc.Tuning.Heartbeat, cc.Tuning.Lease),
+	for _, t := range tunings {
+		cc := *r.cfg.Conductor
+		cc.Tuning = t
+		name := fmt.Sprintf("raft heartbeat %s, lease %s", t.Heartbeat, t.Lease)
+		r.say("measuring op-conductor with %s: %d kills", name, cc.Kills)
+		res, err := conductor.Measure(ctx, cc)
+		r.rep.Conductors = append(r.rep.Conductors, Conductor{
+			Distribution: distribution(res.Gaps), Kills: len(res.Kills), Replaced: res.Replaced, Unforced: res.Unforced, Tuning: name,
+		})
+		if err != nil {
+			return err
+		}
+		r.say("op-conductor: gap p50 %.0f ms, max %.0f ms; %d takeovers without a kill", ms(res.P50), r.rep.Conductors[len(r.rep.Conductors)-1].Max, res.Unforced)
 	}
-	if err != nil {
-		return err
-	}
-	if len(r.rep.Kills) > 0 {
-		// A gap of nothing would make the ratio anything.
-		r.rep.Ratio = ms(res.P50) / max(r.rep.CommitGap.P50, 1)
-	}
+	r.rep.compare()
 	return nil
 }

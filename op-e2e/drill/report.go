@@ -29,9 +29,15 @@ type Report struct {
 	Partitioned *Fault `json:"partitioned,omitempty"`
 	Frozen      *Fault `json:"frozen,omitempty"`
 
+	// Conductors are the measurements of op-conductor, one per tuning, the fastest first.
+	Conductors []Conductor `json:"conductors,omitempty"`
+	// Conductor is the one that is compared with: the fastest tuning that deposed no leader
+	// that was well, or the slowest if all did.
 	Conductor *Conductor `json:"conductor,omitempty"`
-	// Ratio is op-conductor's median gap over ours, which is taken as 1 ms at least.
-	Ratio float64 `json:"ratio,omitempty"`
+	// Ratio is op-conductor's median gap over ours, which is taken as 1 ms at least: a gap of
+	// nothing would make it anything. RatioP99 is that of the 99th percentiles.
+	Ratio    float64 `json:"ratio,omitempty"`
+	RatioP99 float64 `json:"ratioP99,omitempty"`
 
 	Operators        int      `json:"operators"`
 	Chains           []uint64 `json:"chains"`
@@ -136,6 +142,20 @@ func distribution(values []time.Duration) Distribution {
 	return d
 }
 
+// compare chooses what of op-conductor is compared with, and does.
+func (r *Report) compare() {
+	if len(r.Conductors) == 0 || len(r.Kills) == 0 {
+		return
+	}
+	i := slices.IndexFunc(r.Conductors, func(c Conductor) bool { return c.Unforced == 0 })
+	if i < 0 {
+		i = len(r.Conductors) - 1
+	}
+	r.Conductor = &r.Conductors[i]
+	r.Ratio = r.Conductor.P50 / max(r.CommitGap.P50, 1)
+	r.RatioP99 = r.Conductor.P99 / max(r.CommitGap.P99, 1)
+}
+
 // Failed says why the drill is not passed, "" if it is.
 func (r *Report) Failed() string {
 	var why []string
@@ -169,9 +189,11 @@ func (r *Report) Print(out io.Writer) error {
 				fmt.Sprintf("for %d s; first gap %.0f ms, worst %.0f ms; votes again after %.0f ms", f.ForMs/1000, f.FirstGap, f.Gap, f.VotesAgain))
 		}
 	}
+	for _, c := range r.Conductors {
+		row("op-conductor, leader killed: commit gap", c.Spread, fmt.Sprintf("%d kills; %s; %d takeovers without a kill", c.Kills, c.Tuning, c.Unforced))
+	}
 	if c := r.Conductor; c != nil {
-		row("op-conductor, leader killed: commit gap", c.Spread, fmt.Sprintf("%d kills; %s", c.Kills, c.Tuning))
-		fmt.Fprintf(w, "ratio of the medians\t%.1f\t\t\t\n", r.Ratio)
+		fmt.Fprintf(w, "ratio (%s)\t%.1f\t%.1f\t\t\n", c.Tuning, r.Ratio, r.RatioP99)
 	}
 	if err := w.Flush(); err != nil {
 		return err

@@ -242,12 +242,24 @@ func (l *Ledger) replay(oldest bool, seg *segment, off int64, body []byte) error
 			return fmt.Errorf("an advance: %w", err)
 		}
 		l.state.advance(r)
+	case kindMade:
+		idx, _, err := decodeMade(body)
+		if err != nil {
+			return err
+		}
+		l.state.made(idx, &place{seg, off, len(body)})
 	case kindPrune:
 		var p pruneBody
 		if err := rlp.DecodeBytes(body[1:], &p); err != nil {
 			return fmt.Errorf("a prune: %w", err)
 		}
 		l.state.prune(p)
+	case kindFinal:
+		var f finalBody
+		if err := rlp.DecodeBytes(body[1:], &f); err != nil {
+			return fmt.Errorf("a final block: %w", err)
+		}
+		l.state.finalize(f)
 	default:
 		return fmt.Errorf("unknown kind %d of a frame", body[0])
 	}
@@ -376,7 +388,7 @@ func (l *Ledger) Rewind(ctx context.Context, chain sequence.ChainID, to eth.Bloc
 			r.Time = uint64(b.entry.slot)
 		}
 	}
-	if from == to && l.state.opened[openingIndex{chain, to.Hash}] == nil {
+	if from == to && l.state.opened[onto{chain, to.Hash}] == nil {
 		return nil
 	}
 	if _, _, err := l.write(encodeBody(kindRewind, r)); err != nil {
@@ -387,20 +399,39 @@ func (l *Ledger) Rewind(ctx context.Context, chain sequence.ChainID, to eth.Bloc
 	return nil
 }
 
-// Advance records that a chain came to the block that follows its head in an agreed slot
-// of which the log holds no payload: the operator has made the block since. Time is the
-// block's. Synced, and all or nothing, like Append.
-func (l *Ledger) Advance(ctx context.Context, chain sequence.ChainID, to eth.BlockID, time uint64) error {
+// Advance records that a chain came to the block that follows its head in an agreed slot,
+// and the block, if the slot's record lacks it: the operator could not run it when it was
+// agreed, and has made it since. Synced, and all or nothing, like Append.
+// Errors: ErrBadRecord, ErrTooLarge, ErrBroken, ErrClosed, and the file system's.
+func (l *Ledger) Advance(ctx context.Context, chain sequence.ChainID, env *eth.ExecutionPayloadEnvelope) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	p := env.ExecutionPayload
+	fail := func(err error) error {
+		return fmt.Errorf("chain %s: record its block %s in the ledger: %w", chain, p.ID(), err)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r := rewindBody{Chain: chain, Hash: to.Hash, Number: to.Number, Time: time}
-	if _, _, err := l.write(encodeBody(kindAdvance, r)); err != nil {
-		return fmt.Errorf("chain %s: record its block %s in the ledger: %w", chain, to, err)
+	if c := l.state.chains[chain]; c != nil {
+		if b, ok := c.blocks[p.BlockHash]; ok {
+			r := rewindBody{Chain: chain, Hash: p.BlockHash, Number: b.id.Number, Time: uint64(b.entry.slot)}
+			if _, _, err := l.write(encodeBody(kindAdvance, r)); err != nil {
+				return fail(err)
+			}
+			l.state.advance(r)
+			return nil
+		}
 	}
-	l.state.advance(r)
+	body, idx, err := encodeMade(chain, env)
+	if err != nil {
+		return fail(fmt.Errorf("%w: %w", ErrBadRecord, err))
+	}
+	seg, off, err := l.write(body)
+	if err != nil {
+		return fail(err)
+	}
+	l.state.made(idx, &place{seg, off, len(body)})
 	return nil
 }
 
@@ -423,6 +454,27 @@ func (l *Ledger) Prune(ctx context.Context, chain sequence.ChainID, below uint64
 	}
 	l.state.prune(p)
 	return l.removeUnused()
+}
+
+// Finalize notes a block that is final on L1. Refill tells it to an engine that a crash
+// has taken back behind it: without, the op-node would derive the chain from its genesis.
+// A block that is not newer than the one that is known changes nothing.
+func (l *Ledger) Finalize(ctx context.Context, chain sequence.ChainID, block eth.BlockID) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := l.state.chains[chain]
+	if c == nil || block.Number <= c.final.Number {
+		return nil
+	}
+	f := finalBody{Chain: chain, Hash: block.Hash, Number: block.Number}
+	if _, _, err := l.write(encodeBody(kindFinal, f)); err != nil {
+		return fmt.Errorf("chain %s: note final block %s in the ledger: %w", chain, block, err)
+	}
+	l.state.finalize(f)
+	return nil
 }
 
 // removeUnused deletes the oldest segments that hold no retained record.
@@ -501,7 +553,7 @@ func (l *Ledger) Agreement() ([]byte, error) {
 func (l *Ledger) Builds(chain sequence.ChainID, parent common.Hash) bool {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	return l.state.opened[openingIndex{chain, parent}] != nil
+	return l.state.opened[onto{chain, parent}] != nil
 }
 
 // Following returns the newest slot in which the chain's block builds on the given one.
@@ -509,7 +561,7 @@ func (l *Ledger) Builds(chain sequence.ChainID, parent common.Hash) bool {
 func (l *Ledger) Following(chain sequence.ChainID, parent common.Hash) (*Record, error) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	e := l.state.opened[openingIndex{chain, parent}]
+	e := l.state.opened[onto{chain, parent}]
 	if e == nil {
 		return nil, fmt.Errorf("chain %s, block on %s: %w", chain, parent, ErrNotFound)
 	}
@@ -576,6 +628,9 @@ func (l *Ledger) readRecord(e *entry) (*Record, error) {
 }
 
 func (l *Ledger) readPayload(b block) (*eth.ExecutionPayloadEnvelope, error) {
+	if b.made != nil {
+		return l.readMade(b)
+	}
 	body, err := l.read(b.entry)
 	if err != nil {
 		return nil, err
@@ -585,6 +640,24 @@ func (l *Ledger) readPayload(b block) (*eth.ExecutionPayloadEnvelope, error) {
 		return nil, b.entry.seg.corrupt(b.entry.off, err.Error())
 	}
 	return env, nil
+}
+
+func (l *Ledger) readMade(b block) (*eth.ExecutionPayloadEnvelope, error) {
+	if l.closed {
+		return nil, ErrClosed
+	}
+	body, err := b.made.seg.read(b.made.off, b.made.size)
+	if err != nil {
+		return nil, err
+	}
+	idx, payload, err := decodeMade(body)
+	if err == nil {
+		var env *eth.ExecutionPayloadEnvelope
+		if env, err = decodePayload(idx.Payload, idx.Slot, payload); err == nil {
+			return env, nil
+		}
+	}
+	return nil, b.made.seg.corrupt(b.made.off, err.Error())
 }
 
 func (l *Ledger) read(e *entry) ([]byte, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand"
 	"slices"
 	"syscall"
@@ -23,6 +24,7 @@ type model struct {
 	records []*modelRecord
 	heads   map[sequence.ChainID]modelHead
 	below   map[sequence.ChainID]uint64
+	final   map[sequence.ChainID]eth.BlockID
 	last    common.Hash
 	slot    sequence.Slot
 }
@@ -30,6 +32,14 @@ type model struct {
 type modelRecord struct {
 	*Record
 	pruned map[sequence.ChainID]bool
+	made   map[sequence.ChainID]*eth.ExecutionPayloadEnvelope
+}
+
+func (r *modelRecord) block(chain sequence.ChainID) *eth.ExecutionPayloadEnvelope {
+	if env := r.Payloads[chain]; env != nil {
+		return env
+	}
+	return r.made[chain]
 }
 
 type modelHead struct {
@@ -38,13 +48,13 @@ type modelHead struct {
 }
 
 func newModel() *model {
-	return &model{heads: map[sequence.ChainID]modelHead{}, below: map[sequence.ChainID]uint64{}}
+	return &model{heads: map[sequence.ChainID]modelHead{}, below: map[sequence.ChainID]uint64{}, final: map[sequence.ChainID]eth.BlockID{}}
 }
 
 func (m *model) clone() *model {
 	c := newModel()
 	for _, r := range m.records {
-		cr := &modelRecord{r.Record, map[sequence.ChainID]bool{}}
+		cr := &modelRecord{r.Record, map[sequence.ChainID]bool{}, maps.Clone(r.made)}
 		for chain := range r.pruned {
 			cr.pruned[chain] = true
 		}
@@ -56,16 +66,26 @@ func (m *model) clone() *model {
 	for chain, b := range m.below {
 		c.below[chain] = b
 	}
+	for chain, f := range m.final {
+		c.final[chain] = f
+	}
 	c.last, c.slot = m.last, m.slot
 	return c
 }
 
 func (m *model) append(r *Record) {
-	m.records = append(m.records, &modelRecord{r, map[sequence.ChainID]bool{}})
+	m.records = append(m.records, &modelRecord{r, map[sequence.ChainID]bool{}, map[sequence.ChainID]*eth.ExecutionPayloadEnvelope{}})
 	for chain, env := range r.Payloads {
 		m.heads[chain] = modelHead{env.ExecutionPayload.ID(), uint64(r.Slot())}
 	}
 	m.slot, m.last = r.Slot(), r.Subblocks[len(r.Subblocks)-1].Hash()
+}
+
+func (m *model) advance(chain sequence.ChainID, env *eth.ExecutionPayloadEnvelope) {
+	p := env.ExecutionPayload
+	m.records[len(m.records)-1].made[chain] = env
+	m.heads[chain] = modelHead{p.ID(), uint64(p.Timestamp)}
+	m.below[chain] = min(m.below[chain], uint64(p.BlockNumber)+1)
 }
 
 func (m *model) rewind(chain sequence.ChainID, to eth.BlockID) {
@@ -74,7 +94,7 @@ func (m *model) rewind(chain sequence.ChainID, to eth.BlockID) {
 	}
 	h := modelHead{id: to}
 	for _, r := range m.records {
-		if env := r.Payloads[chain]; env != nil && env.ExecutionPayload.BlockHash == to.Hash {
+		if env := r.block(chain); env != nil && env.ExecutionPayload.BlockHash == to.Hash {
 			h.time = uint64(r.Slot())
 		}
 	}
@@ -88,11 +108,13 @@ func (m *model) prune(chain sequence.ChainID, below uint64) {
 	}
 	m.below[chain] = below
 	for _, r := range m.records {
-		if env := r.Payloads[chain]; env != nil && uint64(env.ExecutionPayload.BlockNumber) < below {
-			r.pruned[chain] = true
+		for _, o := range r.Subblocks[0].Openings {
+			if o.Chain == chain && o.ParentNumber+1 < below {
+				r.pruned[chain] = true
+			}
 		}
 	}
-	for len(m.records) > 0 && len(m.records[0].pruned) == len(m.records[0].Payloads) {
+	for len(m.records) > 0 && len(m.records[0].pruned) == len(m.records[0].Subblocks[0].Openings) {
 		m.records = m.records[1:]
 	}
 }
@@ -112,6 +134,9 @@ func (m *model) diff(l *Ledger) string {
 		}
 		if below := l.state.chains[chain].below; below != m.below[chain] { // a prune may change nothing else
 			return fmt.Sprintf("chain %s: pruned below %d, want %d", chain, below, m.below[chain])
+		}
+		if final := l.state.chains[chain].final; final != m.final[chain] {
+			return fmt.Sprintf("chain %s: final is %s, want %s", chain, final, m.final[chain])
 		}
 	}
 	i := 0
@@ -134,6 +159,11 @@ func (m *model) diff(l *Ledger) string {
 			one, err := l.Payload(chain, env.ExecutionPayload.BlockHash)
 			if err != nil || one.ExecutionPayload.BlockHash != env.ExecutionPayload.BlockHash {
 				return fmt.Sprintf("chain %s, slot %d: %v", chain, want.Slot(), err)
+			}
+		}
+		for chain, env := range want.made {
+			if one, err := l.Payload(chain, env.ExecutionPayload.BlockHash); err != nil || one.ExecutionPayload.CheckEqual(env.ExecutionPayload) != nil {
+				return fmt.Sprintf("chain %s, slot %d, made later: %v", chain, want.Slot(), err)
 			}
 		}
 		i++
@@ -237,7 +267,7 @@ func TestModel(t *testing.T) {
 		block := func(chain sequence.ChainID) (eth.BlockID, bool) { // any logged one
 			var ids []eth.BlockID
 			for _, r := range m.records {
-				if env := r.Payloads[chain]; env != nil {
+				if env := r.block(chain); env != nil {
 					ids = append(ids, env.ExecutionPayload.ID())
 				}
 			}
@@ -284,6 +314,24 @@ func TestModel(t *testing.T) {
 				after.append(r)
 				do(func() error { return l.Append(ctx, r) })
 			},
+			"follow": func(t *rapid.T) { // a slot is agreed on, and the operator makes its block afterwards
+				chain := rapid.SampledFrom(chains).Draw(t, "chain")
+				h, ok := m.heads[chain]
+				if !ok {
+					return
+				}
+				slot := max(m.slot, sequence.Slot(h.time)) + 1
+				env := makePayload(t, h.id, slot, "isthmus", []byte("late"))
+				r := makeRecord(slot, m.last, 1, map[sequence.ChainID]*eth.ExecutionPayloadEnvelope{chain: env})
+				r.Payloads = map[sequence.ChainID]*eth.ExecutionPayloadEnvelope{}
+				after.append(r)
+				do(func() error { return l.Append(ctx, r) })
+				if m.last != r.Subblocks[0].Hash() {
+					return // the disk did not take it
+				}
+				after.advance(chain, env)
+				do(func() error { return l.Advance(ctx, chain, env) })
+			},
 			"rewind": func(t *rapid.T) {
 				chain := rapid.SampledFrom(chains).Draw(t, "chain")
 				to, ok := block(chain)
@@ -302,12 +350,21 @@ func TestModel(t *testing.T) {
 					}
 				}
 			},
+			"finalize": func(t *rapid.T) {
+				chain := rapid.SampledFrom(chains).Draw(t, "chain")
+				if h, ok := m.heads[chain]; ok {
+					if h.id.Number > after.final[chain].Number {
+						after.final[chain] = h.id
+					}
+					do(func() error { return l.Finalize(ctx, chain, h.id) })
+				}
+			},
 			"fork": func(t *rapid.T) { // a block the head descends from has its successor already
 				chain := rapid.SampledFrom(chains).Draw(t, "chain")
 				h := m.heads[chain]
 				parent, ok := block(chain)
 				if !ok || parent == h.id || !slices.ContainsFunc(m.records, func(r *modelRecord) bool {
-					env := r.Payloads[chain]
+					env := r.block(chain)
 					return env != nil && env.ExecutionPayload.BlockHash == h.id.Hash && env.ExecutionPayload.ParentHash == parent.Hash
 				}) {
 					return

@@ -75,11 +75,13 @@ func (r *Record) Check() error {
 
 // Kinds of bodies.
 const (
-	kindState  byte = iota + 1 // the log's state where a segment begins
-	kindSlot                   // a Record
-	kindRewind                 // a chain went back
-	kindPrune                  // a chain's blocks below a number are no longer needed
-	kindAdvance                // a chain came to an agreed block that the log has no payload of
+	kindState   byte = iota + 1 // the log's state where a segment begins
+	kindSlot                    // a Record
+	kindRewind                  // a chain went back
+	kindPrune                   // a chain's blocks below a number are no longer needed
+	kindAdvance                 // a chain came to an agreed block that the log holds already
+	kindMade                    // a chain came to an agreed block whose payload its slot's record lacks
+	kindFinal                   // a chain's block is final on L1
 )
 
 // stateBody is the RLP content of kindState.
@@ -95,6 +97,9 @@ type chainState struct {
 	// Number and Time of the head; Time is 0 if it is not known.
 	Number, Time uint64
 	Below        uint64 // blocks below were pruned
+	// Final is the newest block that is known to be final on L1; zero if none is.
+	Final       common.Hash
+	FinalNumber uint64
 }
 
 // rewindBody is the RLP content of kindRewind and kindAdvance.
@@ -104,10 +109,59 @@ type rewindBody struct {
 	Number, Time uint64 // Time is 0 if it is not known
 }
 
+// finalBody is the RLP content of kindFinal.
+type finalBody struct {
+	Chain  sequence.ChainID
+	Hash   common.Hash
+	Number uint64
+}
+
 // pruneBody is the RLP content of kindPrune.
 type pruneBody struct {
 	Chain sequence.ChainID
 	Below uint64
+}
+
+// madeIndex stands in front of the payload of kindMade: size [4] ‖ RLP of madeIndex ‖ payload.
+type madeIndex struct {
+	Slot    sequence.Slot
+	Payload payloadIndex
+}
+
+func encodeMade(chain sequence.ChainID, env *eth.ExecutionPayloadEnvelope) ([]byte, madeIndex, error) {
+	var content bytes.Buffer
+	form, err := encodePayload(&content, env)
+	if err != nil {
+		return nil, madeIndex{}, err
+	}
+	p := env.ExecutionPayload
+	idx := madeIndex{sequence.Slot(p.Timestamp), payloadIndex{
+		Chain: chain, Hash: p.BlockHash, Parent: p.ParentHash, Number: uint64(p.BlockNumber), Form: form, Size: uint64(content.Len()),
+	}}
+	enc, err := rlp.EncodeToBytes(&idx)
+	if err != nil { // every field has an RLP form
+		panic(err)
+	}
+	body := append([]byte{kindMade}, binary.LittleEndian.AppendUint32(nil, uint32(len(enc)))...)
+	return append(append(body, enc...), content.Bytes()...), idx, nil
+}
+
+// decodeMade reads the index of what encodeMade wrote, and gives the payload's bytes.
+func decodeMade(body []byte) (idx madeIndex, payload []byte, err error) {
+	if len(body) < 5 || body[0] != kindMade {
+		return idx, nil, errors.New("not the record of a payload")
+	}
+	size, rest := binary.LittleEndian.Uint32(body[1:]), body[5:]
+	if uint64(size) > uint64(len(rest)) {
+		return idx, nil, errors.New("the index of a payload is cut off")
+	}
+	if err := rlp.DecodeBytes(rest[:size], &idx); err != nil {
+		return idx, nil, fmt.Errorf("the index of a payload: %w", err)
+	}
+	if idx.Payload.Size != uint64(len(rest))-uint64(size) {
+		return idx, nil, fmt.Errorf("chain %s: the size in the index of payload %s is not the record's", idx.Payload.Chain, idx.Payload.Hash)
+	}
+	return idx, rest[size:], nil
 }
 
 // slotIndex stands in front of a slot record's content, so that opening a log need not
@@ -122,11 +176,12 @@ type slotIndex struct {
 	Agreement uint64 // size in bytes
 }
 
-// openingIndex says what a chain's block of the slot builds on, whether this operator
-// has the block or not.
+// openingIndex says which block a chain has in the slot, and on what, whether this operator
+// has it or not.
 type openingIndex struct {
 	Chain  sequence.ChainID
 	Parent common.Hash
+	Number uint64 // the block's
 }
 
 type payloadIndex struct {
@@ -152,7 +207,7 @@ func encodeRecord(r *Record) ([]byte, *slotIndex, error) {
 		Slot: r.Slot(), Parent: r.Subblocks[0].Parent, Last: last.Hash(), Agreement: uint64(len(r.Agreement)),
 	}
 	for _, o := range r.Subblocks[0].Openings {
-		idx.Openings = append(idx.Openings, openingIndex{o.Chain, o.ParentHash})
+		idx.Openings = append(idx.Openings, openingIndex{o.Chain, o.ParentHash, o.ParentNumber + 1})
 	}
 	var content bytes.Buffer
 	for _, s := range r.Subblocks {

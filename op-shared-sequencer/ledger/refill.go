@@ -144,9 +144,34 @@ func (l *Ledger) Refill(ctx context.Context, chain sequence.ChainID, eng Importe
 	if res.Engine = head.ID(); res.Engine != res.Log {
 		return res, fail(fmt.Errorf("the engine took block %s for its head and stands on %s", res.Log, res.Engine))
 	}
+	if err := l.labels(ctx, chain, res.Log, eng); err != nil {
+		return res, fail(err)
+	}
 	res.Outcome = Refilled
 	l.log.Info("Refilled engine from the ledger", "chain", chain, "head", res.Engine, "imported", res.Imported)
 	return res, nil
+}
+
+// labels tells an engine which of its blocks is final, as far as the log knows.
+func (l *Ledger) labels(ctx context.Context, chain sequence.ChainID, head eth.BlockID, eng Importer) error {
+	l.mu.RLock()
+	final := l.state.chains[chain].final
+	l.mu.RUnlock()
+	if final == (eth.BlockID{}) || final.Number > head.Number {
+		return nil
+	}
+	at, err := eng.Block(ctx, final.Number)
+	if err != nil {
+		return fmt.Errorf("final block %s: %w", final, err)
+	}
+	if at.Hash != final.Hash { // L1 went back behind what it called final; derivation sees to it
+		l.log.Warn("Engine is not on the final block of the ledger", "chain", chain, "engine", at.ID(), "final", final)
+		return nil
+	}
+	if err := eng.SetHead(ctx, head.Hash, final.Hash, final.Hash); err != nil {
+		return fmt.Errorf("make block %s final: %w", final, err)
+	}
+	return nil
 }
 
 // missing walks from a head down to the newest block the engine has: that one, the

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"testing"
 
@@ -25,6 +26,7 @@ type fakeEngine struct {
 	blocks  map[common.Hash]engine.BlockInfo
 	state   map[common.Hash]bool
 	head    common.Hash
+	labels  [2]common.Hash // safe and finalized as last told, zero when not
 	imports []uint64
 	failAt  uint64 // Import of this number fails once
 }
@@ -107,7 +109,7 @@ func (e *fakeEngine) Import(_ context.Context, env *eth.ExecutionPayloadEnvelope
 	return nil
 }
 
-func (e *fakeEngine) SetHead(ctx context.Context, head, _, _ common.Hash) error {
+func (e *fakeEngine) SetHead(ctx context.Context, head, safe, finalized common.Hash) error {
 	b, ok := e.blocks[head]
 	if !ok {
 		return engine.ErrNotFound
@@ -119,9 +121,11 @@ func (e *fakeEngine) SetHead(ctx context.Context, head, _, _ common.Hash) error 
 		e.state[h] = true
 	}
 	if at, err := e.Block(ctx, b.Number); err == nil && at.Hash == head {
+		e.labels = [2]common.Hash{safe, finalized}
 		return nil // op-geth does not go back to an ancestor
 	}
 	e.head = head
+	e.labels = [2]common.Hash{safe, finalized}
 	return nil
 }
 
@@ -166,6 +170,114 @@ func TestRefillAfterUnevenLoss(t *testing.T) {
 		require.Equal(t, RefillResult{Outcome: UpToDate, Log: want, Engine: want}, res)
 		require.Len(t, e.imports, lost)
 	}
+}
+
+// An engine that a crash took back behind the finalized block has forgotten that there is
+// one; and a log that has been told of it knows it also after its segments have gone.
+func TestRefillRestoresFinality(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	dir := t.TempDir()
+	l := open(t, dir, WithSegmentSize(20_000))
+	e := newFakeEngine(firstParent(chainA))
+	recs := fill(t, l, 1000, 1094)
+	feed(e, chainA, recs)
+	block := func(i int) eth.BlockID { return recs[i].Payloads[chainA].ExecutionPayload.ID() }
+	head := block(len(recs) - 1)
+	refill := func() {
+		t.Helper()
+		e.crash(head.Number-20, 0)
+		res, err := l.Refill(ctx, chainA, e)
+		require.NoError(t, err)
+		require.Equal(t, Refilled, res.Outcome)
+		require.Equal(t, head, res.Engine)
+	}
+	refill()
+	require.Equal(t, [2]common.Hash{}, e.labels, "nothing is known")
+
+	require.NoError(t, l.Finalize(ctx, chainA, block(85)))
+	require.NoError(t, l.Finalize(ctx, chainA, block(80)), "an older one changes nothing")
+	require.NoError(t, l.Finalize(ctx, 999, block(85)), "nor does one of a chain that is not in the log")
+	refill()
+	require.Equal(t, [2]common.Hash{block(85).Hash, block(85).Hash}, e.labels)
+
+	more := fill(t, l, 1095, 1300)
+	recs = append(recs, more...)
+	feed(e, chainA, more)
+	head = block(len(recs) - 1)
+	require.NoError(t, l.Prune(ctx, chainA, head.Number-30))
+	require.NoError(t, l.Prune(ctx, chainB, head.Number-30))
+	require.NoError(t, l.Close())
+	l = open(t, dir, WithSegmentSize(20_000))
+	refill()
+	require.Equal(t, [2]common.Hash{block(85).Hash, block(85).Hash}, e.labels)
+
+	require.NoError(t, l.Finalize(ctx, chainA, eth.BlockID{Hash: common.Hash{0xbd}, Number: head.Number - 10}))
+	refill()
+	require.Equal(t, [2]common.Hash{}, e.labels, "not of this chain")
+}
+
+// An operator that was behind makes blocks after they were agreed on. The log holds those
+// too, so that a crash costs the engine nothing.
+func TestRefillOfBlocksMadeLater(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	dir := t.TempDir()
+	l := open(t, dir, WithSegmentSize(20_000))
+	e := newFakeEngine(firstParent(chainA))
+	recs := fill(t, l, 1000, 1003)
+	var late []*eth.ExecutionPayloadEnvelope
+	for slot := sequence.Slot(1004); slot < 1050; slot++ {
+		r := next(t, l, slot, chainA, chainB)
+		if n := len(late); n > 0 {
+			r = next(t, l, slot, chainB)
+			a := makePayload(t, late[n-1].ExecutionPayload.ID(), slot, "isthmus", []byte("tx"))
+			payloads := maps.Clone(r.Payloads)
+			payloads[chainA] = a
+			_, last, _ := l.Last()
+			r = makeRecord(slot, last, 2, payloads)
+		}
+		recs, late = append(recs, r), append(late, r.Payloads[chainA])
+		behind := *r
+		behind.Payloads = map[sequence.ChainID]*eth.ExecutionPayloadEnvelope{chainB: r.Payloads[chainB]}
+		require.NoError(t, l.Append(ctx, &behind))
+	}
+	before, _, _ := l.Head(chainA)
+	require.Equal(t, recs[3].Payloads[chainA].ExecutionPayload.ID(), before)
+	for _, env := range late {
+		require.NoError(t, l.Advance(ctx, chainA, env))
+		require.NoError(t, l.Advance(ctx, chainA, env), "again")
+	}
+	want := late[len(late)-1].ExecutionPayload.ID()
+	check := func(from uint64) {
+		t.Helper()
+		head, time, _ := l.Head(chainA)
+		require.Equal(t, want, head)
+		require.Equal(t, uint64(1049), time)
+		for _, env := range late[from:] {
+			got, err := l.Payload(chainA, env.ExecutionPayload.BlockHash)
+			require.NoError(t, err)
+			require.Equal(t, env, got)
+		}
+		feed(e, chainA, recs)
+		e.crash(uint64(late[from].ExecutionPayload.BlockNumber), 0)
+		res, err := l.Refill(ctx, chainA, e)
+		require.NoError(t, err)
+		require.Equal(t, RefillResult{Outcome: Refilled, Imported: len(late) - 1 - int(from), Log: want, Engine: want}, res)
+	}
+	check(0)
+	require.NoError(t, l.Close())
+	l = open(t, dir, WithSegmentSize(20_000))
+	check(0)
+	below := uint64(late[20].ExecutionPayload.BlockNumber)
+	require.NoError(t, l.Prune(ctx, chainA, below))
+	require.NoError(t, l.Prune(ctx, chainB, below))
+	_, err := l.Payload(chainA, late[19].ExecutionPayload.BlockHash)
+	require.ErrorIs(t, err, ErrNotFound)
+	check(20)
+	require.NoError(t, l.Close())
+	l = open(t, dir, WithSegmentSize(20_000))
+	check(20)
 }
 
 func TestRefillCases(t *testing.T) {

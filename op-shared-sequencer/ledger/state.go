@@ -20,7 +20,7 @@ type state struct {
 	lasts   map[common.Hash]bool
 	chains  map[sequence.ChainID]*chain
 	// opened are the retained records by what they build on; the newest if it was twice.
-	opened map[openingIndex]*entry
+	opened map[onto]*entry
 }
 
 // entry is a retained record.
@@ -31,7 +31,20 @@ type entry struct {
 	slot   sequence.Slot
 	last   common.Hash
 	blocks []block
-	opens  []openingIndex
+	opens  []opened
+}
+
+// onto is what a block builds on.
+type onto struct {
+	chain  sequence.ChainID
+	parent common.Hash
+}
+
+// opened is a block of a record, which this operator need not have.
+type opened struct {
+	onto
+	number uint64
+	pruned bool
 }
 
 // chain is one chain's heads and retained blocks.
@@ -39,6 +52,7 @@ type chain struct {
 	head     eth.BlockID
 	headTime uint64 // 0 if not known
 	below    uint64
+	final    eth.BlockID
 	blocks   map[common.Hash]block // of retained entries; the newest if one was agreed twice
 }
 
@@ -48,11 +62,18 @@ type block struct {
 	id     eth.BlockID
 	parent common.Hash
 	entry  *entry
-	pruned bool // only in entry.blocks
+	made   *place // where its payload is, if not in the entry
+}
+
+// place is where a frame is.
+type place struct {
+	seg  *segment
+	off  int64
+	size int
 }
 
 func newState() *state {
-	return &state{lasts: map[common.Hash]bool{}, chains: map[sequence.ChainID]*chain{}, opened: map[openingIndex]*entry{}}
+	return &state{lasts: map[common.Hash]bool{}, chains: map[sequence.ChainID]*chain{}, opened: map[onto]*entry{}}
 }
 
 func (s *state) chain(id sequence.ChainID) *chain {
@@ -71,6 +92,7 @@ func (s *state) body() stateBody {
 		c := s.chains[id]
 		b.Chains = append(b.Chains, chainState{
 			Chain: id, Head: c.head.Hash, Number: c.head.Number, Time: c.headTime, Below: c.below,
+			Final: c.final.Hash, FinalNumber: c.final.Number,
 		})
 	}
 	return b
@@ -82,6 +104,7 @@ func (s *state) restore(b stateBody) {
 	for _, cs := range b.Chains {
 		c := s.chain(cs.Chain)
 		c.head, c.headTime, c.below = eth.BlockID{Hash: cs.Head, Number: cs.Number}, cs.Time, cs.Below
+		c.final = eth.BlockID{Hash: cs.Final, Number: cs.FinalNumber}
 	}
 }
 
@@ -133,9 +156,11 @@ func (c *chain) onPath(id eth.BlockID) bool {
 
 // addSlot enters a record that stands in the log.
 func (s *state) addSlot(idx *slotIndex, seg *segment, off int64, size int) {
-	e := &entry{seg: seg, off: off, size: size, slot: idx.Slot, last: idx.Last, opens: idx.Openings}
-	for _, o := range e.opens {
-		s.opened[o] = e
+	e := &entry{seg: seg, off: off, size: size, slot: idx.Slot, last: idx.Last}
+	for _, o := range idx.Openings {
+		at := onto{o.Chain, o.Parent}
+		e.opens = append(e.opens, opened{onto: at, number: o.Number})
+		s.opened[at] = e
 	}
 	for _, p := range idx.Payloads {
 		b := block{chain: p.Chain, id: eth.BlockID{Hash: p.Hash, Number: p.Number}, parent: p.Parent, entry: e}
@@ -150,7 +175,7 @@ func (s *state) addSlot(idx *slotIndex, seg *segment, off int64, size int) {
 }
 
 func (s *state) rewind(r rewindBody) {
-	delete(s.opened, openingIndex{r.Chain, r.Hash}) // what was agreed on top is void
+	delete(s.opened, onto{r.Chain, r.Hash}) // what was agreed on top is void
 	s.advance(r)
 }
 
@@ -160,18 +185,34 @@ func (s *state) advance(r rewindBody) {
 	c.below = min(c.below, r.Number+1)
 }
 
+// made enters the payload of a block whose slot's record lacks it. It is kept as long as
+// that record.
+func (s *state) made(m madeIndex, at *place) {
+	p := m.Payload
+	if e := s.opened[onto{p.Chain, p.Parent}]; e != nil && e.slot == m.Slot {
+		b := block{chain: p.Chain, id: eth.BlockID{Hash: p.Hash, Number: p.Number}, parent: p.Parent, entry: e, made: at}
+		e.blocks = append(e.blocks, b)
+		s.chain(p.Chain).blocks[p.Hash] = b
+	}
+	s.advance(rewindBody{Chain: p.Chain, Hash: p.Hash, Number: p.Number, Time: uint64(m.Slot)})
+}
+
+func (s *state) finalize(f finalBody) {
+	s.chain(f.Chain).final = eth.BlockID{Hash: f.Hash, Number: f.Number}
+}
+
 // prune marks the blocks below a bound and drops the oldest entries as long as all
-// their blocks are marked. Marks rather than bounds, so that the outcome does not depend
+// their blocks are marked, also those that this operator has not made yet. Marks rather than bounds, so that the outcome does not depend
 // on which older segments are still there when the log is read again, and blocks that are
 // agreed anew below a bound, after a deep reorg, are kept.
 func (s *state) prune(p pruneBody) {
 	s.chain(p.Chain).below = p.Below
 	n, whole := 0, true
 	for i, e := range s.entries {
-		for i := range e.blocks {
-			b := &e.blocks[i]
-			b.pruned = b.pruned || (b.chain == p.Chain && b.id.Number < p.Below)
-			whole = whole && b.pruned
+		for i := range e.opens {
+			o := &e.opens[i]
+			o.pruned = o.pruned || (o.chain == p.Chain && o.number < p.Below)
+			whole = whole && o.pruned
 		}
 		// The newest stays: it says where the agreement goes on.
 		if whole = whole && i < len(s.entries)-1; !whole {
@@ -179,8 +220,8 @@ func (s *state) prune(p pruneBody) {
 		}
 		n++
 		for _, o := range e.opens {
-			if s.opened[o] == e {
-				delete(s.opened, o)
+			if s.opened[o.onto] == e {
+				delete(s.opened, o.onto)
 			}
 		}
 		delete(s.lasts, e.last)

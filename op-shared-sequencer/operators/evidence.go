@@ -69,11 +69,12 @@ func DecodeEvidence(data []byte) (*Evidence, error) {
 }
 
 // VoteEvidence is misbehaviour of a voter that the agreement protocol has found and
-// proven to the others. Address is the consensus key's, not the operator's.
+// proven to the others.
 type VoteEvidence struct {
-	Kind    string         `json:"kind"`    // as the protocol calls it, e.g. DUPLICATE_VOTE
-	Address common.Address `json:"address"` // the voter's, in the protocol
-	Height  uint64         `json:"height"`
-	Time    uint64         `json:"time"`  // Unix seconds
-	Power   uint64         `json:"power"` // the voter's at that height
+	Kind     string         `json:"kind"`     // as the protocol calls it, e.g. DUPLICATE_VOTE
+	Operator common.Address `json:"operator"` // zero when it had left the set
+	Address  common.Address `json:"address"`  // the consensus key's, in the protocol
+	Height   uint64         `json:"height"`
+	Time     uint64         `json:"time"`  // Unix seconds
+	Power    uint64         `json:"power"` // the voter's at that height
 }

@@ -166,7 +166,7 @@ func TestEvidence(t *testing.T) {
 		Subblocks: []operators.Proven{{Leader: common.Address{1}, Evidence: operators.Evidence{
 			Height: 2, View: common.Hash{3}, Hashes: [2]common.Hash{{4}, {5}}, Signatures: [2]operators.Signature{{6}, {7}},
 		}}},
-		Votes: []operators.VoteEvidence{{Kind: "DUPLICATE_VOTE", Address: common.Address{8}, Height: 9, Time: 10, Power: 11}},
+		Votes: []operators.VoteEvidence{{Kind: "DUPLICATE_VOTE", Operator: common.Address{12}, Address: common.Address{8}, Height: 9, Time: 10, Power: 11}},
 	}
 	got, err := e.client.Evidence(ctx)
 	require.NoError(t, err)
@@ -174,7 +174,7 @@ func TestEvidence(t *testing.T) {
 		Subblocks: []SubblockEvidence{{
 			Leader: common.Address{1}, Height: 2, View: common.Hash{3}, Hashes: [2]common.Hash{{4}, {5}}, Signatures: [2]operators.Signature{{6}, {7}},
 		}},
-		Votes: []VoteEvidence{{Kind: "DUPLICATE_VOTE", Address: common.Address{8}, Height: 9, Time: 10, Power: 11}},
+		Votes: []VoteEvidence{{Kind: "DUPLICATE_VOTE", Operator: common.Address{12}, Address: common.Address{8}, Height: 9, Time: 10, Power: 11}},
 	}, got)
 }
 

@@ -303,11 +303,12 @@ type SubblockEvidence struct {
 
 // VoteEvidence is an operator that voted twice.
 type VoteEvidence struct {
-	Kind    string         `json:"kind"`
-	Address common.Address `json:"address"` // the voter's, in the protocol
-	Height  hexutil.Uint64 `json:"height"`
-	Time    hexutil.Uint64 `json:"time"` // Unix seconds
-	Power   hexutil.Uint64 `json:"power"`
+	Kind     string         `json:"kind"`
+	Operator common.Address `json:"operator"` // zero when it had left the set
+	Address  common.Address `json:"address"`  // the consensus key's, in the protocol
+	Height   hexutil.Uint64 `json:"height"`
+	Time     hexutil.Uint64 `json:"time"` // Unix seconds
+	Power    hexutil.Uint64 `json:"power"`
 }
 
 // NewEvidence makes the result for what is known.
@@ -320,7 +321,7 @@ func NewEvidence(l operators.EvidenceList) *Evidence {
 	}
 	for _, v := range l.Votes {
 		out.Votes = append(out.Votes, VoteEvidence{
-			Kind: v.Kind, Address: v.Address, Height: hexutil.Uint64(v.Height), Time: hexutil.Uint64(v.Time), Power: hexutil.Uint64(v.Power),
+			Kind: v.Kind, Operator: v.Operator, Address: v.Address, Height: hexutil.Uint64(v.Height), Time: hexutil.Uint64(v.Time), Power: hexutil.Uint64(v.Power),
 		})
 	}
 	return out

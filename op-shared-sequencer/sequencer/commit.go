@@ -349,9 +349,10 @@ func (s *Sequencer) settle(sl *slot) {
 		if b.node != nil {
 			s.bundles.Settled(b.id, b.node.safeHead().Number)
 		}
-		if (b.opening.ParentNumber+1)%pruneEvery == 0 {
-			s.prune(b)
-		}
+	}
+	if s.settled++; s.settled%finalEvery == 0 {
+		prune := s.settled%pruneEvery == 0
+		s.run(func() { s.tidy(prune) }) // the next slot does not wait for it
 	}
 	sl.report.Late = s.clock.Now().Sub(time.Unix(int64(sl.time), 0))
 	for _, b := range sl.blocks {

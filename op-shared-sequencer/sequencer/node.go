@@ -184,6 +184,13 @@ func (n *node) safeHead() eth.L2BlockRef {
 	return n.standing.safe
 }
 
+// finalizedHead is the chain's finalized head as the driver last said.
+func (n *node) finalizedHead() eth.L2BlockRef {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.standing.finalized
+}
+
 // RunAction is called by upstream's own tests only.
 func (n *node) RunAction() {}
 

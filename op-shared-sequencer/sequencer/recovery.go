@@ -263,7 +263,7 @@ func (s *Sequencer) redeliver(ctx context.Context, m *member) error {
 			return fmt.Errorf("agreed block %s cannot be handed over yet: %w", ref, m.orLost(ctx, err))
 		}
 		if logged.Hash == m.head.Hash || logged.Number < ref.Number {
-			if err := s.ledger.Advance(ctx, m.id, ref.ID(), ref.Time); err != nil {
+			if err := s.ledger.Advance(ctx, m.id, env); err != nil {
 				return err
 			}
 		}
@@ -478,21 +478,33 @@ func (s *Sequencer) stands(r *ledger.Record) bool {
 	return true
 }
 
-// pruneEvery is after how many blocks the ledger is pruned.
-const pruneEvery = 256
+// After how many slots the ledger is told how far the chains are on L1: each costs a synced write.
+const (
+	finalEvery = 32
+	pruneEvery = 256
+)
 
-// prune drops what the ledger need not keep of a chain: blocks far below the safe head,
-// which derivation could make again from L1 if the engine lost them.
-func (s *Sequencer) prune(b *block) {
-	if b.node == nil {
-		return
-	}
-	safe := b.node.safeHead().Number
-	if safe <= s.cfg.Retention {
-		return
-	}
-	if err := s.ledger.Prune(s.life, b.id, safe-s.cfg.Retention); err != nil && s.life.Err() == nil {
-		s.log.Warn("Ledger could not be pruned", "chain", b.id, "below", safe-s.cfg.Retention, "err", err)
+// tidy has the ledger note what of each chain is final, and drop what it need not keep: blocks
+// far below the safe head, which derivation could make again from L1 if the engine lost
+// them. A chain that has left the set is among them: its blocks are in old slots.
+func (s *Sequencer) tidy(prune bool) {
+	for _, c := range s.chains {
+		n := c.current()
+		if n == nil {
+			continue
+		}
+		if final := n.finalizedHead(); final.Number > 0 {
+			if err := s.ledger.Finalize(s.life, c.id, final.ID()); err != nil && s.life.Err() == nil {
+				s.log.Warn("Ledger could not note a final block", "chain", c.id, "block", final, "err", err)
+			}
+		}
+		safe := n.safeHead().Number
+		if !prune || safe <= s.cfg.Retention {
+			continue
+		}
+		if err := s.ledger.Prune(s.life, c.id, safe-s.cfg.Retention); err != nil && s.life.Err() == nil {
+			s.log.Warn("Ledger could not be pruned", "chain", c.id, "below", safe-s.cfg.Retention, "err", err)
+		}
 	}
 }
 

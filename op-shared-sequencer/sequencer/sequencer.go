@@ -116,10 +116,11 @@ type Ledger interface {
 	Slots(from sequence.Slot) iter.Seq2[*ledger.Record, error]
 	Builds(chain sequence.ChainID, parent common.Hash) bool
 	Following(chain sequence.ChainID, parent common.Hash) (*ledger.Record, error)
-	Advance(ctx context.Context, chain sequence.ChainID, to eth.BlockID, time uint64) error
+	Advance(ctx context.Context, chain sequence.ChainID, payload *eth.ExecutionPayloadEnvelope) error
 	Agreement() ([]byte, error)
 	Refill(ctx context.Context, chain sequence.ChainID, engine ledger.Importer) (ledger.RefillResult, error)
 	Prune(ctx context.Context, chain sequence.ChainID, below uint64) error
+	Finalize(ctx context.Context, chain sequence.ChainID, block eth.BlockID) error
 }
 
 // Bundles is the pool of waiting bundles; *bundlepool.Pool in production.
@@ -194,6 +195,7 @@ type Sequencer struct {
 	// rotation, or this operator's draft. The fields behind it change only then, and under mu.
 	turn     sync.Mutex
 	building *slot     // the builder works on
+	settled  uint64    // slots, since the start
 	alone    time.Time // since when ready chains wait for one that is not
 	waiting  string    // for what, as last logged
 	adopting sync.Mutex

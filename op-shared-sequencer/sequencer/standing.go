@@ -27,7 +27,8 @@ type standing struct {
 	deriveOn common.Hash // the parent it builds on
 
 	localSafe eth.L2BlockRef
-	safe      eth.L2BlockRef
+	safe      eth.L2BlockRef // cross-safe
+	finalized eth.L2BlockRef
 
 	notBefore  time.Time // back off until then
 	maxSafeLag uint64    // in blocks, 0: no limit
@@ -70,7 +71,7 @@ func (s *standing) observe(ev event.Event, now time.Time, blockTime time.Duratio
 		if s.deriving && x.UnsafeL2Head.Hash != s.deriveOn {
 			s.deriving = false
 		}
-		s.safe = x.SafeL2Head
+		s.safe, s.finalized = x.SafeL2Head, x.FinalizedL2Head
 	case opengine.LocalSafeUpdateEvent:
 		s.localSafe = x.Ref
 	}

@@ -349,10 +349,10 @@ func (a *app) FinalizeBlock(_ context.Context, req *abci.RequestFinalizeBlock) (
 	}
 	for _, m := range req.Misbehavior {
 		v := operators.VoteEvidence{
-			Kind: m.Type.String(), Address: common.BytesToAddress(m.Validator.Address), Height: uint64(m.Height),
+			Kind: m.Type.String(), Operator: s.operator(voter(m.Validator.Address)), Address: common.BytesToAddress(m.Validator.Address), Height: uint64(m.Height),
 			Time: uint64(m.Time.Unix()), Power: uint64(m.Validator.Power),
 		}
-		a.log.Error("Operator voted twice", "operator", s.operator(voter(m.Validator.Address)), "kind", v.Kind, "height", v.Height)
+		a.log.Error("Operator voted twice", "operator", v.Operator, "kind", v.Kind, "height", v.Height)
 		if err := a.pool.AddVotes(v); err != nil {
 			a.log.Error("Evidence is not kept", "err", err)
 		}

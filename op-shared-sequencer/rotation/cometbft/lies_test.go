@@ -3,7 +3,10 @@ package cometbft
 import (
 	"context"
 	"crypto/ecdsa"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -15,6 +18,7 @@ import (
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/operators"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rotation"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
 
 // counts notes what the rotation tells its metrics.
@@ -246,4 +250,54 @@ func TestEquivocation(t *testing.T) {
 	c.ops[0].stop()
 	c.ops[0].start()
 	require.Equal(t, before, c.ops[0].rotation.Evidence().Subblocks)
+}
+
+// An operator that runs twice with the same keys votes twice. The others prove it to each
+// other, agree on it, and keep it over a restart.
+func TestVotesTwice(t *testing.T) {
+	c := newCluster(t, 5, 4)
+	one, two := c.ops[3], c.ops[4]
+	two.key = one.key
+	key, err := os.ReadFile(filepath.Join(one.dir, voteKeyFile))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(two.dir, voteKeyFile), key, 0o600))
+	for _, o := range c.ops[:4] {
+		o.prepare = func(m *fakeMachine, _ *Config) {
+			m.onPropose = func(context.Context, int) error {
+				if m.name == one.name { // so that its two processes sign no two subblocks
+					return fmt.Errorf("%w: for the test", rotation.ErrPass)
+				}
+				return nil
+			}
+		}
+	}
+	two.prepare = func(m *fakeMachine, _ *Config) {
+		m.onPropose = func(context.Context, int) error { return fmt.Errorf("%w: for the test", rotation.ErrPass) }
+		// The one votes for what the others propose, the other against it.
+		m.onVerify = func(context.Context, *sequence.Subblock) error { return errors.New("for the test") }
+	}
+	c.start()
+	c.wait("evidence at all others", func() bool {
+		for _, o := range c.ops[:3] {
+			if len(o.rotation.Evidence().Votes) == 0 {
+				return false
+			}
+		}
+		return true
+	})
+	for _, o := range c.ops[:3] {
+		for _, v := range o.rotation.Evidence().Votes {
+			require.Equal(t, "DUPLICATE_VOTE", v.Kind)
+			require.Equal(t, one.address(), v.Operator)
+			require.Equal(t, uint64(10), v.Power)
+		}
+		require.Empty(t, o.rotation.Evidence().Subblocks)
+	}
+	two.stop()
+	c.advance(3)
+	c.same()
+	before := c.ops[0].rotation.Evidence().Votes[0]
+	c.ops[0].stop()
+	c.ops[0].start()
+	require.Equal(t, before, c.ops[0].rotation.Evidence().Votes[0])
 }

@@ -26,15 +26,15 @@ var bg = context.Background()
 // machine has a turn every second. Its calls take as long as told, and fail as told.
 type machine struct {
 	rotation.Machine // the calls that solo does not make
-	t       *testing.T
-	calls   []string
-	at      []time.Duration // of each call, since the start
-	start   time.Time
-	busy    atomic.Bool
-	slot    sequence.Slot
-	propose func(ctx context.Context, slot sequence.Slot) error
-	commit  func(slot sequence.Slot) error
-	next    func() error
+	t                *testing.T
+	calls            []string
+	at               []time.Duration // of each call, since the start
+	start            time.Time
+	busy             atomic.Bool
+	slot             sequence.Slot
+	propose          func(ctx context.Context, slot sequence.Slot) error
+	commit           func(slot sequence.Slot) error
+	next             func() error
 }
 
 func newMachine(t *testing.T) *machine { return &machine{t: t, start: time.Now()} }
