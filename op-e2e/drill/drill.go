@@ -53,7 +53,7 @@ func DefaultConfig(out io.Writer, l log.Logger) Config {
 	dc := devnet.DefaultConfig(l)
 	dc.Operators, dc.NoProposer = 4, true
 	return Config{
-		Devnet: dc, Kills: 30, Calm: 20, Stop: time.Minute, Cut: 20 * time.Second, Freeze: 20 * time.Second, Rate: 10, Seed: 1, Out: out, Log: l,
+		Devnet: dc, Kills: 30, Calm: 20, Stop: time.Minute, Cut: 20 * time.Second, Freeze: 20 * time.Second, Rate: 4, Seed: 1, Out: out, Log: l,
 	}
 }
 

@@ -101,6 +101,24 @@ type FillOptions struct {
 	MaxGas  uint64                        // gas the transactions may use together
 	MaxTime time.Duration                 // including the wait for the pool
 	Skip    func(*types.Transaction) bool // keeps a transaction, and its sender's later ones, out
+	// Interop also takes interop transactions: whoever sets it checks the messages that
+	// they execute, and rolls back what is not valid.
+	Interop bool
+	// Reject, like Skip, and the pool drops the transaction when it next looks at it.
+	Reject func(*types.Transaction) bool
+}
+
+// AnyOf is a condition for FillOptions: the transactions with these hashes. nil if there
+// are none.
+func AnyOf(hashes []common.Hash) func(*types.Transaction) bool {
+	if len(hashes) == 0 {
+		return nil
+	}
+	set := make(map[common.Hash]struct{}, len(hashes))
+	for _, h := range hashes {
+		set[h] = struct{}{}
+	}
+	return func(tx *types.Transaction) bool { _, ok := set[tx.Hash()]; return ok }
 }
 
 const (
@@ -433,9 +451,8 @@ func (s *Session) release(id uint64) error {
 
 // Fill adds transactions from the pool in the stock builder's order: by price and
 // nonce, priority accounts first. Never taken are blob transactions, interop
-// transactions (only their sender's bundle or the leader's relay may place those,
-// after the message was checked) and what o.Skip names. A session opened with
-// NoTxPool takes nothing.
+// transactions unless o.Interop says so, and what o.Skip and o.Reject name. A session
+// opened with NoTxPool takes nothing.
 //
 // It first waits until the pool has been reset to the session's parent, and fails
 // with ErrPoolBehind if that does not happen in time. Otherwise running out of time,
@@ -559,7 +576,7 @@ func (s *Session) fill(ctx context.Context, signal *atomic.Int32, o FillOptions)
 	}
 	normal, _ := s.miner.txpool.Pending(filter)
 	for from, list := range normal {
-		if n := admitted(list, o.Skip); n == 0 {
+		if n := o.admitted(list); n == 0 {
 			delete(normal, from)
 		} else {
 			normal[from] = list[:n]
@@ -623,10 +640,14 @@ func (s *Session) filler(config Config) *Miner {
 
 // admitted counts a sender's transactions up to the first that is kept out: later
 // nonces cannot run without it.
-func admitted(list []*txpool.LazyTransaction, skip func(*types.Transaction) bool) int {
+func (o *FillOptions) admitted(list []*txpool.LazyTransaction) int {
 	for i, lazy := range list {
 		tx := lazy.Resolve()
-		if tx == nil || tx.Type() == types.BlobTxType || isInterop(tx) || (skip != nil && skip(tx)) {
+		if tx != nil && o.Reject != nil && o.Reject(tx) {
+			tx.SetRejected()
+			return i
+		}
+		if tx == nil || tx.Type() == types.BlobTxType || (!o.Interop && isInterop(tx)) || (o.Skip != nil && o.Skip(tx)) {
 			return i
 		}
 	}

@@ -63,6 +63,7 @@ func (s *SharedSequencer) read(ctx *cli.Context, host *snconfig.CLIConfig) error
 		Enabled:    true,
 		DataDir:    ctx.Path(flags.DataDir.Name),
 		RPC:        RPC{ListenAddr: ctx.String(flags.RPCAddr.Name), ListenPort: ctx.Int(flags.RPCPort.Name)},
+		Admin:      Admin{ListenAddr: ctx.String(flags.AdminAddr.Name), ListenPort: ctx.Int(flags.AdminPort.Name)},
 		ChainGrace: ctx.Duration(flags.ChainGrace.Name),
 		FillLead:   ctx.Duration(flags.FillLead.Name),
 		SealLead:   ctx.Duration(flags.SealLead.Name),
@@ -92,6 +93,13 @@ func (s *SharedSequencer) read(ctx *cli.Context, host *snconfig.CLIConfig) error
 	}
 	for _, p := range ctx.StringSlice(flags.ConsensusPeers.Name) {
 		s.Agreement.Peers = append(s.Agreement.Peers, strings.TrimSpace(p))
+	}
+	if path := ctx.Path(flags.AdminJWT.Name); path != "" {
+		secret, err := oprpc.ObtainJWTSecret(log.NewLogger(log.DiscardHandler()), path, false)
+		if err != nil {
+			return fmt.Errorf("--%s: %w", flags.AdminJWT.Name, err)
+		}
+		s.Admin.JWT = secret
 	}
 	if path := ctx.Path(flags.Operators.Name); path != "" {
 		genesis, err := operators.LoadGenesis(path)

@@ -63,6 +63,8 @@ type SharedSequencer struct {
 	// DataDir holds the ledger and the executor's message history.
 	DataDir string
 	RPC     RPC
+	// Admin sets the failsafe; none without an address.
+	Admin Admin
 	// Engines are the chains' patched op-geths. A service that is given ready
 	// engines needs none.
 	Engines map[sequence.ChainID]Engine
@@ -86,6 +88,13 @@ type SharedSequencer struct {
 type RPC struct {
 	ListenAddr string
 	ListenPort int // 0: any free port
+}
+
+// Admin is where the admin RPC listens, for callers with a JWT secret.
+type Admin struct {
+	ListenAddr string // empty: nowhere
+	ListenPort int    // 0: any free port
+	JWT        eth.Bytes32
 }
 
 // Engine is the authenticated RPC of one chain's patched op-geth.
@@ -168,6 +177,12 @@ func (s *SharedSequencer) Check() error {
 	}
 	if s.RPC.ListenPort < 0 || s.RPC.ListenPort > math.MaxUint16 {
 		return fmt.Errorf("%s: %d: expected a port between 0 and %d", flags.RPCPort.Name, s.RPC.ListenPort, math.MaxUint16)
+	}
+	if s.Admin.ListenPort < 0 || s.Admin.ListenPort > math.MaxUint16 {
+		return fmt.Errorf("%s: %d: expected a port between 0 and %d", flags.AdminPort.Name, s.Admin.ListenPort, math.MaxUint16)
+	}
+	if s.Admin.ListenAddr != "" && s.Admin.JWT == (eth.Bytes32{}) {
+		return fmt.Errorf("%s: missing: callers of the admin RPC have to prove who they are", flags.AdminJWT.Name)
 	}
 	for _, id := range sortedChains(s.Engines) {
 		if !slices.Contains(s.Chains, id) {

@@ -63,6 +63,26 @@ var (
 		Value:    8570,
 		Category: Category,
 	}
+	AdminAddr = &cli.StringFlag{
+		Name:     "shared-sequencer.admin.addr",
+		Usage:    "Listening address of the admin RPC, which sets the failsafe. Without one there is none.",
+		EnvVars:  env("ADMIN_ADDR"),
+		Category: Category,
+	}
+	AdminPort = &cli.IntFlag{
+		Name:     "shared-sequencer.admin.port",
+		Usage:    "Listening port of the admin RPC. 0 takes any free port.",
+		EnvVars:  env("ADMIN_PORT"),
+		Value:    8571,
+		Category: Category,
+	}
+	AdminJWT = &cli.PathFlag{
+		Name:      "shared-sequencer.admin.jwt-secret",
+		Usage:     "File with the JWT secret (32 bytes in hex) that callers of the admin RPC have. Needed with an admin address.",
+		EnvVars:   env("ADMIN_JWT_SECRET"),
+		TakesFile: true,
+		Category:  Category,
+	}
 	Engines = &cli.StringSliceFlag{
 		Name:        "shared-sequencer.engines",
 		Usage:       "Address of a chain's patched op-geth for sessions, as <chainID>=<URL> of its authenticated RPC (repeatable or comma-separated).",
@@ -204,7 +224,7 @@ var (
 
 // SharedSequencer are the flags of the shared sequencer.
 var SharedSequencer = []cli.Flag{
-	Enabled, Chains, DataDir, RPCAddr, RPCPort, Engines, EngineJWTs, RelayerKey, RelayerKeyFile,
+	Enabled, Chains, DataDir, RPCAddr, RPCPort, AdminAddr, AdminPort, AdminJWT, Engines, EngineJWTs, RelayerKey, RelayerKeyFile,
 	ChainGrace, FillLead, SealLead, Subblocks,
 	Rotation, Operators, OperatorKey, OperatorKeyFile, ConsensusListen, ConsensusPeers, TimeoutPropose, TimeoutVote,
 	BundleMaxItems, BundleMaxBytes, BundleMaxPending, BundleMaxPerSender,

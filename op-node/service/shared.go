@@ -11,6 +11,7 @@ import (
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/common/hexutil"
 	"github.com/ethereum/go-ethereum/log"
+	gethrpc "github.com/ethereum/go-ethereum/rpc"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/ethereum-optimism/optimism/op-core/interop/depset"
@@ -47,6 +48,7 @@ type shared struct {
 	registry  *prometheus.Registry
 	version   string
 	listen    config.RPC
+	admin     config.Admin
 	rpcConfig rpc.Config
 	rotation  rotation.Rotation
 	comet     *cometbft.Rotation // the rotation, nil if the operator is alone
@@ -61,7 +63,7 @@ type shared struct {
 	stopped chan struct{}
 	stop    sync.Once
 
-	server *oprpc.Server
+	servers []*oprpc.Server
 }
 
 var _ sequencerParts = (*shared)(nil)
@@ -70,7 +72,7 @@ var _ sequencerParts = (*shared)(nil)
 // to be dialed.
 func (s *Service) newShared(ctx context.Context) (sequencerParts, error) {
 	sh := &shared{
-		log: s.log, registry: prometheus.NewRegistry(), version: s.opts.Version, listen: s.cfg.SharedSequencer.RPC,
+		log: s.log, registry: prometheus.NewRegistry(), version: s.opts.Version, listen: s.cfg.SharedSequencer.RPC, admin: s.cfg.SharedSequencer.Admin,
 		save: make(chan struct{}, 1), stopped: make(chan struct{}),
 	}
 	if err := sh.open(ctx, s.cfg, &s.opts, s.requestStop); err != nil {
@@ -269,14 +271,32 @@ func (sh *shared) Serve(context.Context) (string, error) {
 	if err := server.Start(); err != nil {
 		return "", err
 	}
-	sh.server = server
+	sh.servers = append(sh.servers, server)
+	if err := sh.serveAdmin(); err != nil {
+		return "", fmt.Errorf("admin RPC: %w", err)
+	}
 	return "http://" + server.Endpoint(), nil
+}
+
+// serveAdmin opens the admin RPC, if there is to be one.
+func (sh *shared) serveAdmin() error {
+	if sh.admin.ListenAddr == "" {
+		return nil
+	}
+	server := oprpc.NewServer(sh.admin.ListenAddr, sh.admin.ListenPort, sh.version, oprpc.WithLogger(sh.log), oprpc.WithJWTSecret(sh.admin.JWT[:]))
+	server.AddAPI(gethrpc.API{Namespace: "admin", Service: &admin{publicAdmin{sh.executor}, sh.log}, Authenticated: true})
+	if err := server.Start(); err != nil {
+		return err
+	}
+	sh.servers = append(sh.servers, server)
+	sh.log.Info("Started admin RPC", "endpoint", server.Endpoint())
+	return nil
 }
 
 func (sh *shared) Stop(ctx context.Context) error {
 	var errs []error
-	if sh.server != nil {
-		errs = append(errs, sh.server.Stop())
+	for _, s := range sh.servers {
+		errs = append(errs, s.Stop())
 	}
 	errs = append(errs, sh.core.Stop(ctx))
 	sh.stop.Do(func() { close(sh.stopped) })

@@ -78,13 +78,14 @@ type Builder struct {
 	bundles  Bundles
 	standing Standing
 	relay    Relayer
+	failsafe func() bool
 	clock    clock.Clock
 	log      log.Logger
 }
 
-// New makes a builder.
-func New(bundles Bundles, standing Standing, relay Relayer, clk clock.Clock, l log.Logger) *Builder {
-	return &Builder{bundles: bundles, standing: standing, relay: relay, clock: clk, log: l}
+// New makes a builder. While failsafe says so, nothing is included that executes messages.
+func New(bundles Bundles, standing Standing, relay Relayer, failsafe func() bool, clk clock.Clock, l log.Logger) *Builder {
+	return &Builder{bundles: bundles, standing: standing, relay: relay, failsafe: failsafe, clock: clk, log: l}
 }
 
 // Times are when the parts of a slot's construction happen.
@@ -184,7 +185,7 @@ func (r *run) runPending(ctx context.Context, until time.Time) error {
 	start := r.clock.Now()
 	defer func() { r.order.Bundled += r.clock.Since(start) }()
 	for _, e := range r.bundles.Pending(r.slot) {
-		if r.tried[e.Hash] || !r.open(e.Bundle) {
+		if r.tried[e.Hash] || !r.open(e.Bundle) || (r.failsafe() && e.Executes()) {
 			continue
 		}
 		if len(r.tried) > 0 && !r.clock.Now().Before(until) {
@@ -231,55 +232,58 @@ func (r *run) open(b *sequence.Bundle) bool {
 // executed an invalid message.
 const maxRefills = 3
 
-// fill takes plain transactions into all blocks in parallel.
+// fill takes transactions of the pools into all blocks in parallel.
 func (r *run) fill(ctx context.Context) error {
 	start := r.clock.Now()
 	defer func() { r.order.Fill += r.clock.Since(start) }()
 	budget := max(r.times.Cut.Sub(start)*2/3, r.times.MinFill)
-	filled := make([][]engine.TxResult, len(r.list))
-	points := make([]engine.Savepoint, len(r.list))
+	filled := make([]*filled, len(r.list))
 	if err := r.each(func(i int, b *Block) (err error) {
-		points[i], filled[i], err = fillBlock(ctx, b, budget, r.bundles.Reserved(b.Chain))
+		filled[i], err = fillBlock(ctx, b, engine.FillOptions{MaxTime: budget, Skip: r.bundles.Reserved(b.Chain), Interop: !r.failsafe()})
 		return err
 	}); err != nil {
 		return err
 	}
 	for i, b := range r.list {
-		if err := r.take(ctx, b, points[i], filled[i], budget); err != nil {
+		if err := r.take(ctx, b, filled[i]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func fillBlock(ctx context.Context, b *Block, budget time.Duration, skip []common.Hash) (engine.Savepoint, []engine.TxResult, error) {
-	sp, err := b.Session.Savepoint(ctx)
-	if err != nil {
-		return 0, nil, fmt.Errorf("taking a savepoint: %w", err)
-	}
-	res, err := b.Session.Fill(ctx, engine.FillOptions{MaxTime: budget, Skip: skip})
-	if errors.Is(err, engine.ErrPoolBehind) {
-		return sp, nil, nil // a block without plain transactions is better than none
-	}
-	if err != nil {
-		return 0, nil, fmt.Errorf("filling from the pool: %w", err)
-	}
-	return sp, res, nil
+// filled is what a fill has put into a block.
+type filled struct {
+	opts  engine.FillOptions
+	point engine.Savepoint // before it
+	txs   []engine.TxResult
 }
 
-// take checks a fill and puts it into the order. Fills take no interop transactions,
-// so an invalid message cannot come up unless engine and executor disagree on what
-// one is; then the fill is made again without it.
-func (r *run) take(ctx context.Context, b *Block, sp engine.Savepoint, filled []engine.TxResult, budget time.Duration) error {
-	skip := r.bundles.Reserved(b.Chain)
+func fillBlock(ctx context.Context, b *Block, opts engine.FillOptions) (*filled, error) {
+	sp, err := b.Session.Savepoint(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("taking a savepoint: %w", err)
+	}
+	res, err := b.Session.Fill(ctx, opts)
+	if err != nil && !errors.Is(err, engine.ErrPoolBehind) { // a block without plain transactions is better than none
+		return nil, fmt.Errorf("filling from the pool: %w", err)
+	}
+	return &filled{opts, sp, res}, nil
+}
+
+// take checks a fill and puts it into the order. The pool asked whether messages are valid
+// when it took their transactions in; one that is not valid any more, because it has
+// expired or a reorg took its origin, is rolled back with the whole fill, which is made
+// again without it. Only once: plain traffic does not wait for more of them.
+func (r *run) take(ctx context.Context, b *Block, f *filled) error {
 	for try := 0; ; try++ {
-		txs, err := Checked(filled)
+		txs, err := Checked(f.txs)
 		if err != nil {
 			return &ChainError{b.Chain, err}
 		}
 		if err = r.check.Apply(b.Chain, txs); err == nil {
-			r.plain(b.Chain, filled)
-			if err := b.Session.Release(ctx, sp); err != nil {
+			r.plain(b.Chain, f.txs)
+			if err := b.Session.Release(ctx, f.point); err != nil {
 				return &ChainError{b.Chain, fmt.Errorf("releasing savepoint: %w", err)}
 			}
 			return nil
@@ -288,15 +292,21 @@ func (r *run) take(ctx context.Context, b *Block, sp engine.Savepoint, filled []
 		if !errors.As(err, &bad) {
 			return fmt.Errorf("checking messages of chain %s: %w", b.Chain, err)
 		}
-		r.log.Error("A pool transaction executed an invalid message, it is left out", "chain", b.Chain, "slot", r.slot, "tx", bad.Tx, "err", err)
-		if err := b.Session.Rollback(ctx, sp); err != nil {
+		r.log.Warn("A pool transaction executes an invalid message, it is left out", "chain", b.Chain, "slot", r.slot, "tx", bad.Tx, "err", err)
+		if err := b.Session.Rollback(ctx, f.point); err != nil {
 			return &ChainError{b.Chain, fmt.Errorf("rolling a fill back: %w", err)}
 		}
 		if try == maxRefills {
 			return nil // without plain transactions this time
 		}
-		skip = append(skip, bad.Tx)
-		if sp, filled, err = fillBlock(ctx, b, budget, skip); err != nil {
+		opts := f.opts
+		opts.Interop = opts.Interop && try == 0
+		if bad.Rule == executor.RuleHistory || bad.Rule == executor.RuleOrder {
+			opts.Skip = append(opts.Skip, bad.Tx) // it may become valid
+		} else {
+			opts.Reject = append(opts.Reject, bad.Tx)
+		}
+		if f, err = fillBlock(ctx, b, opts); err != nil {
 			return &ChainError{b.Chain, err}
 		}
 	}

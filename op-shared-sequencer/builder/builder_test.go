@@ -110,6 +110,58 @@ func TestFillWithInvalidMessages(t *testing.T) {
 	}
 }
 
+// Transactions in a pool that execute messages are taken with the others, in the global
+// order; what is not valid any more leaves the pool, and plain traffic hardly notices.
+func TestFillWithExecutingMessages(t *testing.T) {
+	t.Parallel()
+	valid := enginefake.Execute(logMessage(chainA, 0, "0 0"))
+	gone := enginefake.Execute(logMessage(chainA, 0, "other"))
+	early := enginefake.Execute(logMessage(chainA, 7, "0 0"))
+	interop := func(user int, op enginefake.Op) []byte { return enginefake.Tx(users[user], chainB, 0, op) }
+	for name, test := range map[string]struct {
+		pool         [][]byte // of chain B, beside a plain transaction
+		failsafe     bool
+		first, later int // included on B in this slot, and in one behind it
+	}{
+		"valid":       {[][]byte{interop(1, valid)}, false, 2, 2},
+		"failsafe":    {[][]byte{interop(1, valid)}, true, 1, 1},
+		"invalid":     {[][]byte{interop(1, gone), interop(2, valid)}, false, 2, 2},
+		"too early":   {[][]byte{interop(1, early)}, false, 1, 1},
+		"two of them": {[][]byte{interop(1, gone), interop(2, gone), interop(3, valid)}, false, 1, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, chainA, chainB)
+			w.failsafe.Store(test.failsafe)
+			w.engines[chainA].AddToPool(log1(0, chainA, 0))
+			w.engines[chainB].AddToPool(append(test.pool, log1(0, chainB, 0))...)
+			require.NoError(t, w.build(bg, &list{}, newLeaping()))
+			require.Equal(t, map[chainID]int{chainA: 1, chainB: test.first}, included(w))
+			w.again()
+			require.NoError(t, w.build(bg, &list{}, newLeaping()))
+			require.Equal(t, map[chainID]int{chainA: 1, chainB: test.later}, included(w))
+		})
+	}
+}
+
+// While the failsafe is on, bundles that execute messages wait, and others run.
+func TestFailsafe(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, chainA, chainB)
+	w.failsafe.Store(true)
+	plain := bundle(item(chainA, log1(0, chainA, 0)), item(chainB, log1(0, chainB, 0)))
+	executes := bundle(item(chainA, log1(1, chainA, 0)), item(chainB, enginefake.Tx(users[1], chainB, 0, enginefake.Execute(logMessage(chainA, 1, "1 0")))))
+	relays := bundle(item(chainA, enginefake.Tx(users[2], chainA, 0, enginefake.Send(chainB))), relayOn(chainB))
+	bundles := new(list).add(executes).add(relays).add(plain)
+	require.NoError(t, w.build(bg, bundles, newLeaping()))
+	require.Len(t, w.order.Bundles, 1)
+	require.Equal(t, plain.Hash(), w.order.Bundles[0].Hash)
+	w.again()
+	w.failsafe.Store(false)
+	require.NoError(t, w.build(bg, bundles, newLeaping()))
+	require.Len(t, w.order.Bundles, 3)
+}
+
 func TestPoolBehind(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, chainA, chainB)
@@ -306,7 +358,7 @@ func TestStandingCannotBeRead(t *testing.T) {
 	unknown := func(context.Context, common.Hash) ([]builder.Kept, error) { return nil, errors.New("engine is away") }
 	bundles := new(list).add(bundle(item(chainA, log1(0, chainA, 0))))
 	clk := newLeaping()
-	order, err := builder.New(bundles, unknown, w.relayer, clk, log.NewLogger(log.DiscardHandler())).Build(bg, slot, w.blocks, w.check, slotTimes(clk.now))
+	order, err := builder.New(bundles, unknown, w.relayer, w.failsafe.Load, clk, log.NewLogger(log.DiscardHandler())).Build(bg, slot, w.blocks, w.check, slotTimes(clk.now))
 	require.NoError(t, err)
 	require.Empty(t, order.Bundles)
 	require.Empty(t, order.Steps)
@@ -379,7 +431,7 @@ func TestCheckerFails(t *testing.T) {
 			w := newWorld(t, chainA)
 			clk := newLeaping()
 			nothing := func(context.Context, common.Hash) ([]builder.Kept, error) { return nil, nil }
-			_, err := builder.New(bundles, nothing, w.relayer, clk, log.NewLogger(log.DiscardHandler())).
+			_, err := builder.New(bundles, nothing, w.relayer, w.failsafe.Load, clk, log.NewLogger(log.DiscardHandler())).
 				Build(bg, slot, w.blocks, broken{w.check}, slotTimes(clk.now))
 			require.ErrorIs(t, err, executor.ErrMisuse)
 			require.ErrorContains(t, err, "chain 901")

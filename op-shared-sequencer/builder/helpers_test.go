@@ -7,6 +7,7 @@ import (
 	"math/big"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -67,6 +68,8 @@ type world struct {
 	check   *executor.Slot
 	relayer *relay.Relayer
 	order   *builder.Order
+
+	failsafe atomic.Bool
 }
 
 func newWorld(t require.TestingT, chains ...chainID) *world {
@@ -102,6 +105,29 @@ func newWorld(t require.TestingT, chains ...chainID) *world {
 		require.NoError(t, w.check.Apply(b.Chain, txs))
 	}
 	return w
+}
+
+// again begins the slot anew, with the pools as they are.
+func (w *world) again() {
+	w.history.logs = map[chainID][]*types.Log{}
+	w.check = w.exec.Begin(slot, w.parents())
+	for _, b := range w.blocks {
+		require.NoError(w.t, b.Session.Discard(context.Background()))
+		s, err := w.engines[b.Chain].Open(context.Background(), w.engines[b.Chain].Genesis().ID(), attributes(b.Chain))
+		require.NoError(w.t, err)
+		b.Session = s
+		txs, err := builder.Checked(s.Forced())
+		require.NoError(w.t, err)
+		require.NoError(w.t, w.check.Apply(b.Chain, txs))
+	}
+}
+
+func (w *world) parents() map[chainID]eth.BlockID {
+	out := map[chainID]eth.BlockID{}
+	for id, e := range w.engines {
+		out[id] = e.Genesis().ID()
+	}
+	return out
 }
 
 // attributes of the first block, with a deposit.
@@ -146,7 +172,7 @@ func slotTimes(now time.Time) builder.Times {
 
 func (w *world) buildBy(ctx context.Context, bundles builder.Bundles, clk clock.Clock, times builder.Times) (err error) {
 	nothing := func(context.Context, common.Hash) ([]builder.Kept, error) { return nil, nil }
-	b := builder.New(bundles, nothing, w.relayer, clk, log.NewLogger(log.DiscardHandler()))
+	b := builder.New(bundles, nothing, w.relayer, w.failsafe.Load, clk, log.NewLogger(log.DiscardHandler()))
 	w.order, err = b.Build(ctx, slot, w.blocks, w.check, times)
 	return err
 }
@@ -246,7 +272,15 @@ func (l *list) Changed() <-chan struct{}                  { return nil }
 
 func (l *list) add(bundles ...*sequence.Bundle) *list {
 	for _, b := range bundles {
-		l.entries = append(l.entries, &bundlepool.Entry{Hash: b.Hash(), Bundle: b})
+		e := &bundlepool.Entry{Hash: b.Hash(), Bundle: b}
+		for i := range b.Items {
+			tx := new(types.Transaction)
+			if b.Items[i].Relay() || tx.UnmarshalBinary(b.Items[i].Transaction) != nil {
+				tx = nil
+			}
+			e.Transactions = append(e.Transactions, tx)
+		}
+		l.entries = append(l.entries, e)
 	}
 	return l
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/ethereum/go-ethereum/core/types"
 	"github.com/ethereum/go-ethereum/params"
 
+	"github.com/ethereum-optimism/optimism/op-core/predeploys"
+
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
 
@@ -25,6 +27,14 @@ type Entry struct {
 	Senders      []common.Address     // by item; zero for a relay step
 	Size         int                  // bytes of the encoding
 	Arrival      uint64               // earlier ones are lower
+}
+
+// Executes says whether the bundle may execute messages: it relays some, or one of its
+// transactions declares some.
+func (e *Entry) Executes() bool {
+	return slices.ContainsFunc(e.Transactions, func(tx *types.Transaction) bool {
+		return tx == nil || slices.ContainsFunc(tx.AccessList(), func(a types.AccessTuple) bool { return a.Address == predeploys.CrossL2InboxAddr })
+	})
 }
 
 func (e *Entry) distinctSenders() []common.Address {

@@ -157,6 +157,10 @@ type FillOptions struct {
 	MaxGas  uint64        // 0: all that is left in the block
 	MaxTime time.Duration // 0: no bound
 	Skip    []common.Hash // transactions to leave out, with the later nonces of their senders
+	// Interop also takes transactions that may execute messages: whoever sets it checks
+	// these, and rolls back what is not valid.
+	Interop bool
+	Reject  []common.Hash // as Skip, and the pool drops them when it next looks at them
 }
 
 // TxResult is the outcome of one transaction.

@@ -56,9 +56,11 @@ type (
 	}
 
 	wireFill struct {
-		MaxGas hexutil.Uint64 `json:"maxGas"`
-		MaxMs  hexutil.Uint64 `json:"maxMs"`
-		Skip   []common.Hash  `json:"skip"`
+		MaxGas  hexutil.Uint64 `json:"maxGas"`
+		MaxMs   hexutil.Uint64 `json:"maxMs"`
+		Skip    []common.Hash  `json:"skip"`
+		Interop bool           `json:"interop"`
+		Reject  []common.Hash  `json:"reject"`
 	}
 
 	wireCommitment struct {
@@ -282,12 +284,15 @@ func (s *clientSession) chunkLen(txs [][]byte) int {
 
 func (s *clientSession) Fill(ctx context.Context, opts FillOptions) ([]TxResult, error) {
 	const method = "engine_sessionFill"
-	args := wireFill{MaxGas: hexutil.Uint64(opts.MaxGas), Skip: opts.Skip}
+	args := wireFill{MaxGas: hexutil.Uint64(opts.MaxGas), Skip: opts.Skip, Interop: opts.Interop, Reject: opts.Reject}
 	if opts.MaxTime > 0 { // rounded up: 0 means no bound
 		args.MaxMs = hexutil.Uint64((opts.MaxTime + time.Millisecond - 1) / time.Millisecond)
 	}
 	if args.Skip == nil {
 		args.Skip = []common.Hash{}
+	}
+	if args.Reject == nil {
+		args.Reject = []common.Hash{}
 	}
 	var wire []wireTx
 	if err := s.call(withExtraTime(ctx, opts.MaxTime), &wire, method, args); err != nil {

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync/atomic"
 
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/core/types"
@@ -98,6 +99,8 @@ type Executor struct {
 	expiry  uint64 // seconds
 	chains  map[sequence.ChainID]*ChainConfig
 	history History
+
+	failsafe atomic.Bool
 }
 
 // New makes an executor.
@@ -176,6 +179,14 @@ func (x *Executor) Commit(ctx context.Context, s *Slot, sealed map[sequence.Chai
 	return group.Wait()
 }
 
+// SetFailsafe stops or resumes what executes messages, at this operator: CheckAccessList
+// refuses all, and blocks that it leads have none. It does not refuse those of other
+// leaders, which would stop slots instead of messages: every operator has its own.
+func (x *Executor) SetFailsafe(on bool) { x.failsafe.Store(on) }
+
+// Failsafe says whether what executes messages is stopped.
+func (x *Executor) Failsafe() bool { return x.failsafe.Load() }
+
 // CheckAccessList says whether every message that a transaction declares could be executed
 // by the described block, from what the history holds: for op-geth's transaction pool, with
 // the arguments of supervisor_checkAccessList / interop_checkAccessList. entries are the
@@ -185,6 +196,9 @@ func (x *Executor) Commit(ctx context.Context, s *Slot, sealed map[sequence.Chai
 // The history holds agreed blocks only, whose messages were all checked, so it serves the
 // safety levels local-unsafe and cross-unsafe alike and no other.
 func (x *Executor) CheckAccessList(entries []common.Hash, level safety.Level, in messages.ExecutingDescriptor) error {
+	if x.Failsafe() {
+		return interop.ErrFailsafeEnabled
+	}
 	if level != safety.LocalUnsafe && level != safety.CrossUnsafe {
 		return fmt.Errorf("safety level %q cannot be checked, expected %q or %q: %w", level, safety.LocalUnsafe, safety.CrossUnsafe, interop.ErrOutOfScope)
 	}

@@ -92,6 +92,8 @@ func (c *Config) Check() error {
 type Executor interface {
 	// Begin starts a slot in which each chain builds on the given parent.
 	Begin(slot sequence.Slot, parents map[sequence.ChainID]eth.BlockID) *executor.Slot
+	// Failsafe says whether blocks that this operator leads may execute messages.
+	Failsafe() bool
 	// Commit adds the slot's blocks to the chains' histories.
 	Commit(ctx context.Context, s *executor.Slot, sealed map[sequence.ChainID]eth.BlockRef) error
 }
@@ -245,7 +247,7 @@ func New(cfg Config, d Deps) (*Sequencer, error) {
 	standing := func(ctx context.Context, hash common.Hash) ([]builder.Kept, error) {
 		return s.building.standing(ctx, hash)
 	}
-	s.builder = builder.New(d.Bundles, standing, d.Relayer, d.Clock, d.Log)
+	s.builder = builder.New(d.Bundles, standing, d.Relayer, func() bool { return d.Executor.Failsafe() }, d.Clock, d.Log)
 	for id, c := range d.Chains {
 		if want := c.Engine.Chain(); want != id {
 			return nil, fmt.Errorf("chain %s is given the engine of chain %s", id, want)

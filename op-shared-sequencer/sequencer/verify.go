@@ -297,9 +297,14 @@ func (sl *slot) checkOrigins() error {
 	return nil
 }
 
-// execute runs the steps of a subblock in their order, and checks the messages that they
-// execute. Plain steps of different chains do not depend on each other's execution, only
-// bundles do: they run in parallel.
+// execute runs the steps of a subblock, and checks the messages that they execute.
+//
+// Steps of one chain run in their order, those of different chains in parallel. That comes to
+// what the global order comes to, because no execution depends on another chain: a
+// transaction that executes a message only declares it, in its access list, and the
+// CrossL2Inbox looks at nothing else (predeploys.md, "validateMessage"). What depends on the
+// order over all chains is whether the messages are valid: that is checked afterwards, in
+// that order.
 func (sl *slot) execute(ctx context.Context, sub *sequence.Subblock) error {
 	for i, st := range sub.Steps {
 		b := sl.block(st.Chain)
@@ -318,21 +323,7 @@ func (sl *slot) execute(ctx context.Context, sub *sequence.Subblock) error {
 			return err
 		}
 	}
-	for i := 0; i < len(sub.Steps); {
-		j := i + 1
-		for plain := sub.Steps[i].Bundle == (common.Hash{}); plain && j < len(sub.Steps) && sub.Steps[j].Bundle == (common.Hash{}); {
-			j++
-		}
-		if err := sl.executeSteps(ctx, sub.Steps[i:j]); err != nil {
-			return err
-		}
-		i = j
-	}
-	return nil
-}
-
-// executeSteps runs a step of a bundle, or a run of plain steps.
-func (sl *slot) executeSteps(ctx context.Context, steps []sequence.Step) error {
+	steps := sub.Steps
 	results := make([][]engine.TxResult, len(steps))
 	var touched []*block
 	for _, b := range sl.blocks {

@@ -161,6 +161,9 @@ type SessionFillArgs struct {
 	MaxGas hexutil.Uint64 `json:"maxGas"`
 	MaxMs  hexutil.Uint64 `json:"maxMs"` // milliseconds, including the wait for the pool
 	Skip   []common.Hash  `json:"skip"`  // transactions that stay out, with their senders' later ones
+	// Interop also takes interop transactions: the caller checks what they execute.
+	Interop bool          `json:"interop"`
+	Reject  []common.Hash `json:"reject"` // as skip, and the pool drops them
 }
 
 // SessionCommitment answers sessionCommitment.
@@ -450,13 +453,7 @@ func (api *SessionAPI) SessionFill(ctx context.Context, id SessionID, args Sessi
 		MaxGas:  uint64(args.MaxGas),
 		MaxTime: time.Duration(min(uint64(args.MaxMs), uint64(api.cfg.MaxAge/time.Millisecond))) * time.Millisecond,
 	}
-	if len(args.Skip) > 0 {
-		skip := make(map[common.Hash]struct{}, len(args.Skip))
-		for _, h := range args.Skip {
-			skip[h] = struct{}{}
-		}
-		opts.Skip = func(tx *types.Transaction) bool { _, ok := skip[tx.Hash()]; return ok }
-	}
+	opts.Interop, opts.Skip, opts.Reject = args.Interop, miner.AnyOf(args.Skip), miner.AnyOf(args.Reject)
 	results, err := s.Fill(ctx, opts)
 	if err != nil {
 		return nil, coded(err)

@@ -334,6 +334,23 @@ func TestSessionFill(t *testing.T) {
 			require.NotEqual(t, opAccounts()[60].addr, from)
 		}
 	})
+	t.Run("interop transactions for whoever checks them", func(t *testing.T) {
+		t.Parallel()
+		n := start(t, opNodeOptions{})
+		tx := interop(60)
+		n.addTxs(tx, opTransfer(60, 1, opRecipient(1)))
+		require.Len(t, fill(t, openHead(t, n), miner.FillOptions{Interop: true}), 102)
+	})
+	t.Run("reject", func(t *testing.T) {
+		t.Parallel()
+		n := start(t, opNodeOptions{})
+		bad := opTokenTx(3, 0, opRecipient(3), 3).Hash()
+		txs := fill(t, openHead(t, n), miner.FillOptions{Reject: miner.AnyOf([]common.Hash{bad})})
+		require.Len(t, txs, 98, "the transaction and the later one of its sender")
+		require.NotNil(t, n.eth.TxPool().Get(bad))
+		n.build(n.attrs(n.head())) // the pool looks at its transactions when there is a new head
+		require.Eventually(t, func() bool { return n.eth.TxPool().Get(bad) == nil }, 10*time.Second, time.Millisecond)
+	})
 	t.Run("skip", func(t *testing.T) {
 		t.Parallel()
 		n := start(t, opNodeOptions{})

@@ -50,7 +50,10 @@ type Config struct {
 	Chain   sequence.ChainID
 	Genesis *core.Genesis
 	// DataDir keeps the chain, in the layout of `op-geth --datadir`. Empty: in memory.
-	DataDir   string
+	DataDir string
+	// Archive writes the state of every block to the disk (hash scheme), so that a crash
+	// loses no block. Without, op-geth keeps that of the newest 128 to 256 in memory.
+	Archive   bool
 	JWTSecret [32]byte // of the authenticated port
 	Auth      Listen   // Engine API and sessions, HTTP and WebSocket on one port
 	HTTP      *Listen  // public RPC; nil: none
@@ -148,6 +151,9 @@ func (c *Config) ethConfig() *ethconfig.Config {
 	ec.SyncMode = ethconfig.FullSync // snap, the default, holds payloads back until it has peers
 	ec.StateScheme = rawdb.PathScheme
 	cache := c.Cache.orDefault()
+	if c.Archive {
+		ec.StateScheme, ec.NoPruning = rawdb.HashScheme, true
+	}
 	ec.DatabaseCache, ec.TrieCleanCache, ec.TrieDirtyCache, ec.SnapshotCache = cache.Database, cache.State, cache.State, cache.Snapshot
 	ec.LogNoHistory = true            // the log index reads 65,536 rows at every start (0.5 to 1 s); without it logs are searched by bloom
 	ec.Miner.GasPrice = big.NewInt(1) // wei: the sequencer takes any tip

@@ -125,15 +125,9 @@ func (s *session) Fill(ctx context.Context, opts engine.FillOptions) ([]engine.T
 		return nil, err
 	}
 	defer leave()
-	fill := miner.FillOptions{MaxGas: opts.MaxGas, MaxTime: opts.MaxTime}
-	if len(opts.Skip) > 0 {
-		skip := make(map[common.Hash]struct{}, len(opts.Skip))
-		for _, h := range opts.Skip {
-			skip[h] = struct{}{}
-		}
-		fill.Skip = func(tx *types.Transaction) bool { _, ok := skip[tx.Hash()]; return ok }
-	}
-	results, err := s.s.Fill(ctx, fill)
+	results, err := s.s.Fill(ctx, miner.FillOptions{
+		MaxGas: opts.MaxGas, MaxTime: opts.MaxTime, Interop: opts.Interop, Skip: miner.AnyOf(opts.Skip), Reject: miner.AnyOf(opts.Reject),
+	})
 	if errors.Is(err, miner.ErrPoolBehind) {
 		return nil, s.wrap(what, err)
 	}

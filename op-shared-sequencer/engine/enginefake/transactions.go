@@ -200,12 +200,6 @@ func (p *pool) add(signer types.Signer, shared *Txs, raw []byte) {
 	if err != nil || tx.Type() == types.DepositTxType {
 		return
 	}
-	// Never an interop transaction: fills do not take them.
-	for _, a := range tx.AccessList() {
-		if a.Address == predeploys.CrossL2InboxAddr {
-			return
-		}
-	}
 	from, err := types.Sender(signer, tx)
 	if err != nil {
 		return
@@ -217,13 +211,26 @@ func (p *pool) add(signer types.Signer, shared *Txs, raw []byte) {
 	p.txs[from][tx.Nonce()] = raw
 }
 
+// isInterop says whether a transaction may execute a message.
+func isInterop(raw []byte) bool {
+	tx := new(types.Transaction)
+	return tx.UnmarshalBinary(raw) == nil && slices.ContainsFunc(tx.AccessList(), func(a types.AccessTuple) bool {
+		return a.Address == predeploys.CrossL2InboxAddr
+	})
+}
+
 // fill adds what the pool has to a block.
 func (p *pool) fill(b *building, opts engine.FillOptions) []engine.TxResult {
 	var out []engine.TxResult
 	for _, from := range p.senders {
 		for {
-			raw, ok := p.txs[from][b.state.account(from).nonce]
-			if !ok || slices.Contains(opts.Skip, Hash(raw)) {
+			nonce := b.state.account(from).nonce
+			raw, ok := p.txs[from][nonce]
+			if ok && slices.Contains(opts.Reject, Hash(raw)) {
+				delete(p.txs[from], nonce)
+				ok = false
+			}
+			if !ok || slices.Contains(opts.Skip, Hash(raw)) || (!opts.Interop && isInterop(raw)) {
 				break
 			}
 			res := b.apply(raw)

@@ -7,6 +7,7 @@
 package history
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,8 +35,14 @@ type Config struct {
 	Chains []executor.ChainConfig
 	// MessageExpiry is the expiry window in seconds: older messages are not needed.
 	MessageExpiry uint64
-	Log           log.Logger
+	// CacheBytes bounds the memory for blocks that were added or asked for lately, 32
+	// bytes a log. 0: DefaultCacheBytes.
+	CacheBytes uint64
+	Log        log.Logger
 }
+
+// DefaultCacheBytes is room for two million logs.
+const DefaultCacheBytes = 64 << 20
 
 // ErrLocked: another process uses the directory.
 var ErrLocked = errors.New("message history is in use by another process")
@@ -66,6 +73,7 @@ func Open(cfg Config) (*History, error) {
 	} else if !ok {
 		return nil, fmt.Errorf("%w: %s", ErrLocked, cfg.Dir)
 	}
+	cache := newRecent(cmp.Or(cfg.CacheBytes, DefaultCacheBytes))
 	for _, cc := range cfg.Chains {
 		if err := cc.Check(); err != nil {
 			return nil, errors.Join(fmt.Errorf("message history: %w", err), h.Close())
@@ -73,7 +81,7 @@ func Open(cfg Config) (*History, error) {
 		if h.chains[cc.ID] != nil {
 			return nil, errors.Join(fmt.Errorf("message history: chain %s is configured twice", cc.ID), h.Close())
 		}
-		c := &chain{cfg: cc, expiry: cfg.MessageExpiry, dir: filepath.Join(cfg.Dir, fmt.Sprintf("chain-%s", cc.ID)), log: cfg.Log.New("chain", cc.ID)}
+		c := &chain{cfg: cc, expiry: cfg.MessageExpiry, dir: filepath.Join(cfg.Dir, fmt.Sprintf("chain-%s", cc.ID)), recent: cache, log: cfg.Log.New("chain", cc.ID)}
 		if err := c.open(); err != nil {
 			c.log.Error("Message history cannot be read, begins again empty", "err", err)
 			if err := c.discard(); err != nil {
@@ -182,6 +190,7 @@ type chain struct {
 	cfg    executor.ChainConfig
 	expiry uint64
 	dir    string
+	recent *recent
 	log    log.Logger
 
 	// writing is held by whoever changes the database; it is taken before mu.
@@ -196,6 +205,7 @@ type chain struct {
 	filled bool
 	first  messages.BlockSeal
 	head   eth.BlockRef
+	branch uint64 // one more each time blocks were taken back
 }
 
 // open opens the database and reads its ends. mu need not be held.
@@ -250,6 +260,7 @@ func (c *chain) discard() error {
 
 // refresh reads the ends of the database. mu is held.
 func (c *chain) refresh() error {
+	c.branch++
 	latest, ok := c.db.LatestSealedBlock()
 	if !ok {
 		c.filled, c.first, c.head = false, messages.BlockSeal{}, eth.BlockRef{}
@@ -313,6 +324,18 @@ func (c *chain) contains(head eth.BlockID, q messages.ContainsQuery) error {
 	if q.BlockNum > head.Number {
 		return fmt.Errorf("%w: block %d is behind the newest, %s: %w", executor.ErrNoSuchMessage, q.BlockNum, head, interop.ErrFuture)
 	}
+	key := recentKey{c.cfg.ID, c.branch, q.BlockNum}
+	known, ok := c.recent.has(key, &q)
+	if !known {
+		// The next ones are likely to be of the same block.
+		if seal, hashes, err := c.db.LogHashes(q.BlockNum); err == nil {
+			c.recent.add(key, seal.Timestamp, hashes)
+			_, ok = c.recent.has(key, &q)
+		}
+	}
+	if ok {
+		return nil
+	}
 	switch _, err := c.db.Contains(q); {
 	case err == nil:
 		return nil
@@ -360,7 +383,8 @@ func (c *chain) append(block eth.BlockRef, receipts types.Receipts, headTime uin
 	case c.filled && (block.Number != c.head.Number+1 || block.ParentHash != c.head.Hash):
 		return fmt.Errorf("%w: its newest is %s", executor.ErrNotLinked, c.head)
 	}
-	if err := c.store(block, receipts); err != nil {
+	hashes, err := c.store(block, receipts)
+	if err != nil {
 		// Drop the logs that the database holds for the block.
 		undo := c.db.Clear
 		if c.filled {
@@ -374,11 +398,35 @@ func (c *chain) append(block eth.BlockRef, receipts types.Receipts, headTime uin
 		c.filled, c.first = true, messages.BlockSealFromRef(block)
 	}
 	c.head = block
+	c.recent.add(recentKey{c.cfg.ID, c.branch, block.Number}, block.Time, hashes)
+	return c.prune()
+}
+
+// prune deletes blocks whose messages have expired, some at a time. mu is held.
+func (c *chain) prune() error {
+	needed := c.needed(c.head.Time)
+	if needed <= c.first.Timestamp || (needed-c.first.Timestamp)/c.cfg.BlockTime < pruneEvery {
+		return nil
+	}
+	// One block more than needed: it shows that nothing is missing.
+	if err := c.db.Prune(c.first.Number + (needed-c.first.Timestamp)/c.cfg.BlockTime - 1); err != nil {
+		return fmt.Errorf("prune: %w", err)
+	}
+	first, err := c.db.FirstSealedBlock()
+	if err != nil {
+		return fmt.Errorf("first block after pruning: %w", err)
+	}
+	c.first = first
+	c.log.Debug("Message history is pruned", "first", first)
 	return nil
 }
 
-// store writes a block the way upstream's verification does, log by log.
-func (c *chain) store(block eth.BlockRef, receipts types.Receipts) error {
+// pruneEvery is after how many expired blocks they are deleted.
+const pruneEvery = 1024
+
+// store writes a block the way upstream's verification does, log by log, and gives the
+// hashes of its logs.
+func (c *chain) store(block eth.BlockRef, receipts types.Receipts) (hashes []byte, err error) {
 	parent := eth.BlockID{Hash: block.ParentHash, Number: block.Number - 1}
 	if block.Number == 0 {
 		parent = eth.BlockID{}
@@ -390,13 +438,15 @@ func (c *chain) store(block eth.BlockRef, receipts types.Receipts) error {
 			if err != nil {
 				m = nil // upstream: not an executing message
 			}
-			if err := c.db.AddLog(messages.LogToLogHash(l), parent, index, m); err != nil {
-				return fmt.Errorf("log %d: %w", index, err)
+			hash := messages.LogToLogHash(l)
+			if err := c.db.AddLog(hash, parent, index, m); err != nil {
+				return nil, fmt.Errorf("log %d: %w", index, err)
 			}
+			hashes = append(hashes, hash[:]...)
 			index++
 		}
 	}
-	return c.db.SealBlock(parent.Hash, block.ID(), block.Time)
+	return hashes, c.db.SealBlock(parent.Hash, block.ID(), block.Time)
 }
 
 // rewind takes back every block behind to. writing is held.
