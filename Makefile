@@ -67,7 +67,7 @@ test-op-geth: upstream ## our tests of the patched op-geth
 
 .PHONY: test-system
 test-system: upstream contracts ## system tests: real L1, engines, contracts and op-supernode verification
-	$(GO) test -timeout 60m ./op-e2e/system/...
+	$(GO) test -timeout 60m -p 1 ./op-e2e/system/... ./op-e2e/faultnet/... ./op-e2e/drill/... ./op-e2e/conductor/...
 
 # Seeds of the simulation, 0 to SEEDS-1. SEED=n replays one and prints what happened.
 SEEDS ?= 2000
@@ -80,10 +80,19 @@ sim: upstream ## simulate operators from SEEDS=2000 seeds: crashes, lies, partit
 drill: contracts bin/devnet ## kill leaders of four operators, and op-conductor's, and compare: build/reports/drill.json
 	bin/devnet drill $(ARGS)
 
+.PHONY: judge
+judge: contracts bin/devnet ## valid and invalid messages over three rollups, against op-supernode (MINUTES=5): build/reports/judge.json
+	bin/devnet judge --minutes $(or $(MINUTES),5) $(ARGS)
+
 .PHONY: bench-agreement
 bench-agreement: upstream ## commit latency of four operators 25 ms apart: build/reports/latency.json
 	@mkdir -p build/reports
 	$(GO) test -count 1 -run TestLatencyReport -v ./op-shared-sequencer/rotation/cometbft -args -report $(CURDIR)/build/reports/latency.json
+
+.PHONY: bench-executor
+bench-executor: upstream ## messages verified per second over ten million logs: build/reports/executor.json
+	@mkdir -p build/reports
+	$(GO) test -count 1 -timeout 60m -run 'TestReport$$' -v ./op-shared-sequencer/executor -args -report $(CURDIR)/build/reports/executor.json $(ARGS)
 
 .PHONY: race
 race: upstream contracts ## system tests under the race detector; only accesses of ours count

@@ -257,7 +257,7 @@ func (d *Devnet) AwaitOnTime(ctx context.Context) error {
 	for _, id := range d.chains {
 		if err := WaitFor(ctx, fmt.Sprintf("chain %d to be on time", id), func(ctx context.Context) (bool, error) {
 			h, err := d.Head(ctx, id)
-			return err == nil && h.Number.Sign() > 0 && h.Time+d.cfg.L2BlockTime >= now(), err
+			return err == nil && h.Number.Sign() > 0 && h.Time+d.cfg.blockTime(id) >= now(), err
 		}); err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -40,6 +41,8 @@ type Config struct {
 	Chains []uint64
 	// L1BlockTime and L2BlockTime in seconds.
 	L1BlockTime, L2BlockTime uint64
+	// BlockTimes are those of chains that differ from L2BlockTime, by chain.
+	BlockTimes map[uint64]uint64
 	// MessageExpiry overrides how long a message may be executed, in seconds. 0: the
 	// protocol's time.
 	MessageExpiry uint64
@@ -47,6 +50,8 @@ type Config struct {
 	// Operators is how many operators the set has; 0 is 1, which is alone and agrees with
 	// nobody. A Dir that exists must be of as many.
 	Operators int
+	// Powers are the operators' shares of the votes, in their order; those left out have 1.
+	Powers []uint64
 	// Joiners are operators beside those: laid out, known to the others, with an L1 and
 	// chains to follow, but neither in the set when it begins nor started. See Devnet.Joiner.
 	Joiners int
@@ -72,6 +77,11 @@ type Config struct {
 	NoProposer bool
 	// ProposalInterval is the time between the proposer's dispute games.
 	ProposalInterval time.Duration
+	// Archive has embedded engines write the state of every block, so that a crash loses none.
+	Archive bool
+	// IngressFilter has the engines' pools ask their operator's executor before they take a
+	// transaction in that executes messages.
+	IngressFilter bool
 	// P2P switches gossip of unsafe blocks on.
 	P2P bool
 	// ConfDepth is how many L1 blocks behind the L1 head the origin of a block stays.
@@ -96,6 +106,16 @@ type Config struct {
 
 // operators is how many there are.
 func (c *Config) operators() int { return max(1, c.Operators) }
+
+// powers are the shares of the votes of all operators of the set.
+func (c *Config) powers() []uint64 {
+	out := make([]uint64, c.operators())
+	for i := range out {
+		out[i] = 1
+	}
+	copy(out, c.Powers)
+	return out
+}
 
 // maxOperators is more than one machine runs.
 const maxOperators = 16
@@ -150,6 +170,8 @@ func (c *Config) Check() error {
 		return errors.New("L2 block time of 0 s: expected at least 1 s")
 	case c.L2BlockTime > c.L1BlockTime:
 		return fmt.Errorf("L2 block time of %d s: expected at most the L1 block time of %d s", c.L2BlockTime, c.L1BlockTime)
+	case slices.ContainsFunc(slices.Collect(maps.Values(c.BlockTimes)), func(t uint64) bool { return t == 0 || t > c.L1BlockTime }):
+		return fmt.Errorf("L2 block times %v: expected 1 s to the L1 block time of %d s", c.BlockTimes, c.L1BlockTime)
 	case c.Engines != Embedded && c.Engines != Process:
 		return fmt.Errorf("engine mode %q: expected %q or %q", c.Engines, Embedded, Process)
 	case c.Engines == Process && c.Geth == "":
@@ -158,6 +180,8 @@ func (c *Config) Check() error {
 		return fmt.Errorf("proposal interval %v: expected more than 0", c.ProposalInterval)
 	case c.Operators < 0 || c.Operators > maxOperators:
 		return fmt.Errorf("%d operators: expected 1 to %d", c.Operators, maxOperators)
+	case len(c.Powers) > c.operators() || slices.Contains(c.Powers, 0):
+		return fmt.Errorf("powers %v of %d operators: expected at most one for each, of 1 or more", c.Powers, c.operators())
 	case c.Joiners < 0 || c.operators()+c.Joiners > maxOperators:
 		return fmt.Errorf("%d operators that join %d: expected at most %d in all", c.Joiners, c.operators(), maxOperators)
 	case c.Subblocks < 0:
@@ -175,13 +199,22 @@ func (c *Config) Check() error {
 	return nil
 }
 
+// blockTime of a chain, in seconds.
+func (c *Config) blockTime(chain uint64) uint64 {
+	if t, ok := c.BlockTimes[chain]; ok {
+		return t
+	}
+	return c.L2BlockTime
+}
+
 // kept are the settings that a directory is bound to.
 type kept struct {
-	Chains        []uint64 `json:"chains"`
-	L1BlockTime   uint64   `json:"l1BlockTime"`
-	L2BlockTime   uint64   `json:"l2BlockTime"`
-	MessageExpiry uint64   `json:"messageExpiry"`
-	Operators     int      `json:"operators,omitempty"` // 0: one that is alone
+	Chains        []uint64          `json:"chains"`
+	L1BlockTime   uint64            `json:"l1BlockTime"`
+	L2BlockTime   uint64            `json:"l2BlockTime"`
+	BlockTimes    map[uint64]uint64 `json:"blockTimes,omitempty"`
+	MessageExpiry uint64            `json:"messageExpiry"`
+	Operators     int               `json:"operators,omitempty"` // 0: one that is alone
 }
 
 const keptFile = "devnet.json"
@@ -189,7 +222,7 @@ const keptFile = "devnet.json"
 // keep binds dir to the settings, or says which of them differs from what it is bound to.
 func (c *Config) keep(dir string) error {
 	chains := slices.Sorted(slices.Values(c.Chains))
-	now := kept{Chains: chains, L1BlockTime: c.L1BlockTime, L2BlockTime: c.L2BlockTime, MessageExpiry: c.MessageExpiry}
+	now := kept{Chains: chains, L1BlockTime: c.L1BlockTime, L2BlockTime: c.L2BlockTime, BlockTimes: c.BlockTimes, MessageExpiry: c.MessageExpiry}
 	if n := c.operators(); n > 1 {
 		now.Operators = n
 	}
@@ -222,6 +255,8 @@ func (c *Config) keep(dir string) error {
 		return differs("the L1 block time", now.L1BlockTime, was.L1BlockTime)
 	case was.L2BlockTime != now.L2BlockTime:
 		return differs("the L2 block time", now.L2BlockTime, was.L2BlockTime)
+	case !maps.Equal(was.BlockTimes, now.BlockTimes):
+		return differs("the chains' block times", now.BlockTimes, was.BlockTimes)
 	case was.MessageExpiry != now.MessageExpiry:
 		return differs("the message expiry", now.MessageExpiry, was.MessageExpiry)
 	case was.Operators != now.Operators:

@@ -127,7 +127,7 @@ func (d *Devnet) prepare(ctx context.Context) error {
 	}
 	gc := genesis.DevConfig(artifacts, now(), d.chains...)
 	for i := range gc.Chains {
-		gc.Chains[i].BlockTime = d.cfg.L2BlockTime
+		gc.Chains[i].BlockTime = d.cfg.blockTime(gc.Chains[i].ID)
 	}
 	gc.MessageExpiry = d.cfg.MessageExpiry
 	gc.CacheDir = filepath.Join(filepath.Dir(filepath.Dir(artifacts)), "genesis")

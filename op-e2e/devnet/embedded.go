@@ -21,7 +21,7 @@ func startEmbedded(cfg engineConfig) (*embeddedEngine, error) {
 	public := &embedded.Listen{Port: cfg.Port}
 	ec := embedded.Config{
 		Chain: sequence.ChainID(cfg.Chain), Genesis: cfg.Genesis, DataDir: filepath.Join(cfg.Dir, gethDir), JWTSecret: cfg.JWT,
-		Archive: true, HTTP: public, WS: public, Log: cfg.Log.New("service", "op-geth", "chain", cfg.Chain),
+		Archive: cfg.Archive, Ingress: cfg.Ingress, HTTP: public, WS: public, Log: cfg.Log.New("service", "op-geth", "chain", cfg.Chain),
 	}
 	if cfg.Small {
 		ec.Cache = smallCache

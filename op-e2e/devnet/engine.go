@@ -40,6 +40,8 @@ type engineConfig struct {
 	Port    int        // HTTP and WebSocket; 0 takes a free one
 	P2P     *engineP2P // nil: no networking
 	Small   bool       // small caches
+	Archive bool
+	Ingress string // URL that the pool asks about interop transactions; empty: none
 	Log     log.Logger
 }
 
@@ -147,6 +149,9 @@ func (g *Geth) Start(ctx context.Context) error {
 		"--txpool.nolocals", "--txpool.journal", "", "--txpool.accountslots", "20000", "--txpool.globalslots", "40000",
 		"--txpool.accountqueue", "20000", "--txpool.globalqueue", "40000",
 		"--log.format", "json", "--verbosity", "3",
+	}
+	if g.cfg.Ingress != "" {
+		args = append(args, "--rollup.interoprpc", g.cfg.Ingress, "--rollup.interopmempoolfiltering")
 	}
 	network, err := g.network()
 	if err != nil {

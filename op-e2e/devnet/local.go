@@ -63,7 +63,10 @@ func (o *localOperator) startEngines(ctx context.Context) error {
 func (o *localOperator) startEngine(ctx context.Context, id uint64) (l2Engine, error) {
 	cfg := engineConfig{
 		Chain: id, Genesis: o.genesis.L2[id], Dir: filepath.Join(o.plan.Dir, "engines", strconv.FormatUint(id, 10)), JWT: devnetJWT(),
-		Port: o.plan.Engine[id], Small: o.plan.Small, Log: o.log,
+		Port: o.plan.Engine[id], Small: o.plan.Small, Archive: o.plan.Archive, Log: o.log,
+	}
+	if o.plan.Filter {
+		cfg.Ingress = localURL(o.plan.RPC)
 	}
 	if port, ok := o.plan.EngineP2P[id]; ok {
 		p2p := &engineP2P{Port: port}

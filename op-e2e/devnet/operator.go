@@ -65,6 +65,12 @@ func (o *Operator) Dir() string { return o.plan.Dir }
 func (o *Operator) SequencerDir() string { return filepath.Join(o.plan.Dir, sequencerDir) }
 func (o *Operator) LedgerDir() string    { return filepath.Join(o.SequencerDir(), "ledger") }
 
+// DenyListDir is where its op-supernode keeps which blocks of a chain it has invalidated, for
+// those who read it when the operator is stopped.
+func (o *Operator) DenyListDir(chain uint64) string {
+	return filepath.Join(o.plan.Dir, "node", strconv.FormatUint(chain, 10), "denylist")
+}
+
 // NodeURL serves the super roots; NodeRPC is a chain's op-node.
 func (o *Operator) NodeURL() string { return localURL(o.where().node) }
 func (o *Operator) NodeRPC(chain uint64) string {

@@ -85,7 +85,7 @@ func TestPlans(t *testing.T) {
 			})
 		}
 		plans[2].RPC = 12345
-		require.NoError(t, d.connect(plans))
+		require.NoError(t, d.connect(plans, newPorts()))
 		return plans
 	}
 	first, again := layout(), layout()

@@ -35,15 +35,17 @@ const (
 // operatorPlan says how one operator is run. It is a file for an operator that is a
 // process of its own.
 type operatorPlan struct {
-	Index  int        `json:"index"`
-	Root   string     `json:"root"` // the devnet's directory
-	Dir    string     `json:"dir"`  // the operator's; the first one's is the devnet's
-	L1     string     `json:"l1"`
-	Beacon string     `json:"beacon"`
-	Chains []uint64   `json:"chains"`
-	Mode   EngineMode `json:"engines"`
-	Geth   string     `json:"geth,omitempty"`
-	Small  bool       `json:"smallCaches"`
+	Index   int        `json:"index"`
+	Root    string     `json:"root"` // the devnet's directory
+	Dir     string     `json:"dir"`  // the operator's; the first one's is the devnet's
+	L1      string     `json:"l1"`
+	Beacon  string     `json:"beacon"`
+	Chains  []uint64   `json:"chains"`
+	Mode    EngineMode `json:"engines"`
+	Geth    string     `json:"geth,omitempty"`
+	Small   bool       `json:"smallCaches"`
+	Filter  bool       `json:"ingressFilter"`
+	Archive bool       `json:"archive"`
 
 	Node        int                 `json:"nodePort"` // 0: any free one, which it then keeps
 	RPC         int                 `json:"sharedSequencerPort"`
@@ -95,7 +97,7 @@ func (d *Devnet) plans() ([]*operatorPlan, error) {
 	for i := range plans {
 		p := &operatorPlan{
 			Index: i, Root: d.dir, Dir: d.dir, L1: d.l1.HTTP(), Beacon: d.l1.Beacon(), Chains: d.chains,
-			Mode: d.cfg.Engines, Geth: d.cfg.Geth, Small: n > 1, ConfDepth: d.cfg.ConfDepth, P2P: d.cfg.P2P,
+			Mode: d.cfg.Engines, Geth: d.cfg.Geth, Small: n > 1, ConfDepth: d.cfg.ConfDepth, P2P: d.cfg.P2P, Filter: d.cfg.IngressFilter, Archive: d.cfg.Archive,
 			Tuning: tuningOf(&ss), LogLevel: cmp.Or(d.cfg.LogLevel, "info"),
 		}
 		if i > 0 {
@@ -104,16 +106,19 @@ func (d *Devnet) plans() ([]*operatorPlan, error) {
 		p.Node, p.RPC, p.Engine = d.cfg.Ports.of(i)
 		plans[i] = p
 	}
+	ports := newPorts()
 	if n == 1 && !d.cfg.Separate {
-		return plans, nil
+		if d.cfg.IngressFilter { // the engines have to know it before anything listens there
+			plans[0].RPC = ports.next(plans[0].RPC)
+		}
+		return plans, ports.err
 	}
-	return plans, d.connect(plans)
+	return plans, d.connect(plans, ports)
 }
 
 // connect gives operators of a set their places: ports, which have to be known before
 // anything runs, and peers.
-func (d *Devnet) connect(plans []*operatorPlan) error {
-	ports := newPorts()
+func (d *Devnet) connect(plans []*operatorPlan, ports *ports) error {
 	for _, p := range plans {
 		p.EngineP2P, p.EnginePeers = map[uint64]int{}, map[uint64][]string{}
 		engine := map[uint64]int{}
@@ -131,7 +136,7 @@ func (d *Devnet) connect(plans []*operatorPlan) error {
 		return nil
 	}
 	file := filepath.Join(d.dir, operatorsFile)
-	ids, err := initSet(file, plans, d.cfg.operators(), d.keys)
+	ids, err := initSet(file, plans, d.cfg.powers(), d.keys)
 	if err != nil {
 		return err
 	}
@@ -165,8 +170,8 @@ func (p *operatorPlan) consensusDir() string {
 }
 
 // initSet makes the operators' consensus keys and the genesis of a set of the first of
-// them, unless they are there, and returns all node IDs.
-func initSet(file string, plans []*operatorPlan, members int, keys *genesis.Keys) ([]string, error) {
+// them, those that have power, unless they are there, and returns all node IDs.
+func initSet(file string, plans []*operatorPlan, powers []uint64, keys *genesis.Keys) ([]string, error) {
 	var ids []string
 	g := &operators.Genesis{Set: "devnet", Time: time.Now().UTC().Truncate(time.Second), Chains: chainIDs(plans[0].Chains)}
 	for i, p := range plans {
@@ -175,7 +180,7 @@ func initSet(file string, plans []*operatorPlan, members int, keys *genesis.Keys
 			return nil, fmt.Errorf("operator %d: %w", i, err)
 		}
 		ids = append(ids, k.NodeID)
-		if i >= members {
+		if i >= len(powers) {
 			continue
 		}
 		key, err := keys.Operator(i)
@@ -183,7 +188,7 @@ func initSet(file string, plans []*operatorPlan, members int, keys *genesis.Keys
 			return nil, err
 		}
 		g.Operators = append(g.Operators, operators.Operator{
-			Name: fmt.Sprintf("operator-%d", i), Address: crypto.PubkeyToAddress(key.PublicKey), ConsensusKey: k.ConsensusKey, Power: 1,
+			Name: fmt.Sprintf("operator-%d", i), Address: crypto.PubkeyToAddress(key.PublicKey), ConsensusKey: k.ConsensusKey, Power: powers[i],
 		})
 	}
 	if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {

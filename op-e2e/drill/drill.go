@@ -51,7 +51,7 @@ type Config struct {
 // DefaultConfig is the whole drill but for op-conductor.
 func DefaultConfig(out io.Writer, l log.Logger) Config {
 	dc := devnet.DefaultConfig(l)
-	dc.Operators, dc.NoProposer = 4, true
+	dc.Operators, dc.NoProposer, dc.Archive = 4, true, true
 	return Config{
 		Devnet: dc, Kills: 30, Calm: 20, Stop: time.Minute, Cut: 20 * time.Second, Freeze: 20 * time.Second, Rate: 4, Seed: 1, Out: out, Log: l,
 	}
@@ -553,24 +553,25 @@ func (r *run) lastWords(ctx context.Context) {
 
 // conductor measures op-conductor, when the machine is free for it.
 func (r *run) conductor(ctx context.Context) error {
-	tunings := []conductor.Tuning{conductor.Fast(), conductor.Upstream()}
-	if t := r.cfg.Conductor.Tuning; t != (conductor.Tuning{}) {
-		tunings = []conductor.Tuning{t}
+	var err error
+	if r.rep.Conductor, err = r.measureConductor(ctx, conductor.Upstream()); err != nil {
+		return err
 	}
-	for _, t := range tunings {
-		cc := *r.cfg.Conductor
-		cc.Tuning = t
-		name := fmt.Sprintf("raft heartbeat %s, lease %s", t.Heartbeat, t.Lease)
-		r.say("measuring op-conductor with %s: %d kills", name, cc.Kills)
-		res, err := conductor.Measure(ctx, cc)
-		r.rep.Conductors = append(r.rep.Conductors, Conductor{
-			Distribution: distribution(res.Gaps), Kills: len(res.Kills), Replaced: res.Replaced, Unforced: res.Unforced, Tuning: name,
-		})
-		if err != nil {
-			return err
-		}
-		r.say("op-conductor: gap p50 %.0f ms, max %.0f ms; %d takeovers without a kill", ms(res.P50), r.rep.Conductors[len(r.rep.Conductors)-1].Max, res.Unforced)
+	r.rep.Ratio = r.rep.Conductor.Ratio
+	r.rep.Tuned, err = r.measureConductor(ctx, conductor.Fast())
+	return err
+}
+
+func (r *run) measureConductor(ctx context.Context, tuning conductor.Tuning) (*Conductor, error) {
+	cc := *r.cfg.Conductor
+	cc.Tuning = tuning
+	c := &Conductor{Tuning: fmt.Sprintf("raft heartbeat %s, lease %s", tuning.Heartbeat, tuning.Lease)}
+	r.say("measuring op-conductor with %s: %d kills", c.Tuning, cc.Kills)
+	res, err := conductor.Measure(ctx, cc)
+	c.Distribution, c.Kills, c.Replaced, c.Unforced = distribution(res.Gaps), len(res.Kills), res.Replaced, res.Unforced
+	if len(r.rep.Kills) > 0 {
+		c.against(r.rep.CommitGap)
 	}
-	r.rep.compare()
-	return nil
+	r.say("op-conductor: gap p50 %.0f ms, max %.0f ms; %d takeovers without a kill", c.P50, c.Max, c.Unforced)
+	return c, err
 }

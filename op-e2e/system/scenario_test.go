@@ -14,6 +14,11 @@
 //	a restart goes on where it was                                TestRestart
 //	SIGKILL at any moment loses nothing that was announced        TestKill
 //	an engine's restart does not stop the slots                   TestEngineRestart
+//	operators agree; a lying, stopped or cut-off one costs no slot TestOperators
+//	an operator joins, from genesis or from a snapshot            TestJoin
+//	executing messages through pools, chains of 1 s and of 2 s    TestInterop
+//
+// Leaders that are killed while users send are op-e2e/drill's.
 //
 // The logs of all services are in build/system, by test.
 package system

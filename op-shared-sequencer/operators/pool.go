@@ -146,7 +146,7 @@ func (p *EvidencePool) Observe(s *SignedSubblock) (*Evidence, error) {
 		return nil, err
 	}
 	at := place{s.Height, View(s.Subblock)}
-	now := signedHash{s.Subblock.Hash(), s.Signature}
+	now := signedHash{s.Hash(), s.Signature}
 
 	p.mu.Lock()
 	defer p.mu.Unlock()

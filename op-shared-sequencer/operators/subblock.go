@@ -17,6 +17,8 @@ type SignedSubblock struct {
 	Height    uint64 // place in the agreement history, from 1
 	Subblock  *sequence.Subblock
 	Signature Signature
+
+	hash common.Hash // the subblock's; zero if it was not worked out yet
 }
 
 // Limits of what is decoded.
@@ -54,16 +56,25 @@ func View(sub *sequence.Subblock) common.Hash {
 // SignSubblock signs without any memory of what was signed before: for tests, and for
 // leaders that lie. Leaders use a Signer.
 func SignSubblock(setID common.Hash, height uint64, sub *sequence.Subblock, key *ecdsa.PrivateKey) (*SignedSubblock, error) {
-	sig, err := sign(SubblockDigest(setID, height, View(sub), sub.Hash()), key)
+	hash := sub.Hash()
+	sig, err := sign(SubblockDigest(setID, height, View(sub), hash), key)
 	if err != nil {
 		return nil, fmt.Errorf("sign subblock %d of slot %d at height %d: %w", sub.Index, sub.Slot, height, err)
 	}
-	return &SignedSubblock{Height: height, Subblock: sub, Signature: sig}, nil
+	return &SignedSubblock{Height: height, Subblock: sub, Signature: sig, hash: hash}, nil
+}
+
+// Hash is the subblock's. It was worked out once: that takes longer than all else here.
+func (s *SignedSubblock) Hash() common.Hash {
+	if s.hash == (common.Hash{}) {
+		return s.Subblock.Hash()
+	}
+	return s.hash
 }
 
 // Digest is what the leader signed.
 func (s *SignedSubblock) Digest(setID common.Hash) common.Hash {
-	return SubblockDigest(setID, s.Height, View(s.Subblock), s.Subblock.Hash())
+	return SubblockDigest(setID, s.Height, View(s.Subblock), s.Hash())
 }
 
 // Leader recovers who signed. Whether it was its turn is the rotation's to say.
@@ -99,6 +110,7 @@ func DecodeSignedSubblock(data []byte, limits Limits) (*SignedSubblock, error) {
 	if err := s.Subblock.Check(); err != nil {
 		return fail(err)
 	}
+	s.hash = s.Subblock.Hash()
 	return s, s.Signature.Check()
 }
 

@@ -83,6 +83,8 @@ func TestSignedSubblock(t *testing.T) {
 			s, err := DecodeSignedSubblock(signed.Encode(), DefaultLimits)
 			require.NoError(t, err)
 			set := change(s)
+			s, err = DecodeSignedSubblock(s.Encode(), DefaultLimits)
+			require.NoError(t, err)
 			leader, err := s.Leader(set)
 			require.True(t, err != nil || leader != testAddress(2), name)
 		}
@@ -103,9 +105,9 @@ func TestDecodeSignedSubblockRefuses(t *testing.T) {
 	require.ErrorContains(t, err, "more than 20 items")
 
 	for name, s := range map[string]*SignedSubblock{
-		"height 0":     {0, testSubblock(1, 1), good.Signature},
-		"no openings":  {7, &sequence.Subblock{Slot: 1}, good.Signature},
-		"no signature": {7, testSubblock(1, 1), Signature{}},
+		"height 0":     {Subblock: testSubblock(1, 1), Signature: good.Signature},
+		"no openings":  {Height: 7, Subblock: &sequence.Subblock{Slot: 1}, Signature: good.Signature},
+		"no signature": {Height: 7, Subblock: testSubblock(1, 1)},
 	} {
 		_, err := DecodeSignedSubblock(s.Encode(), DefaultLimits)
 		require.ErrorIs(t, err, ErrMalformed, name)

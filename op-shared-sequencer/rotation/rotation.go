@@ -64,7 +64,8 @@ type Machine interface {
 	Verify(ctx context.Context, sub *sequence.Subblock) error
 	// Commit takes an agreed subblock: verified here or not, also one that this operator
 	// had refused. When it is the last of its slot, the slot is made durable with the
-	// agreement, which is opaque here, and handed to the rollup nodes. A chain that
+	// agreement, which is opaque here (nil if it is not the last), and handed to the
+	// rollup nodes. A chain that
 	// cannot follow at the moment does not fail Commit; it catches up by itself. After
 	// an error only a new start of the process helps: the subblock is committed again.
 	Commit(ctx context.Context, sub *sequence.Subblock, agreement []byte) error

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
+	"github.com/ethereum/go-ethereum/crypto"
 	"github.com/stretchr/testify/require"
 
 	"github.com/ethereum-optimism/optimism/op-core/interop/messages"
@@ -322,6 +323,30 @@ func TestForgedMessageRefused(t *testing.T) {
 		err := s.ops[1].seq.Verify(bg, bad)
 		var no *executor.MessageError
 		require.ErrorAs(t, err, &no)
+		require.NoError(t, s.ops[1].seq.Verify(bg, sub))
+		s.commit(sub)
+		s.same()
+	})
+}
+
+// Followers run the chains in parallel. The order over all chains counts all the same: with
+// two steps of different chains in the other order every block is the same, and the message
+// is executed before it was sent.
+func TestOrderOverChains(t *testing.T) {
+	inSet(t, 2, 1, func(t *testing.T, s *set) {
+		w := s.ops[0]
+		w.a().engine.AddToPool(enginefake.Tx(accounts[0], chainA, 0, enginefake.Log("sent")))
+		w.b().engine.AddToPool(enginefake.Tx(accounts[0], chainB, 0, enginefake.Execute(messages.Message{
+			Identifier: messages.Identifier{
+				Origin: enginefake.Script, BlockNumber: w.a().head().Number + 1, Timestamp: w.a().head().Time + 1, ChainID: chainA.ID(),
+			},
+			PayloadHash: crypto.Keccak256Hash(append(enginefake.LogTopic.Bytes(), "sent"...)),
+		})))
+		sub := s.propose(0)
+		require.Len(t, sub.Steps, 2)
+		bad := clone(t, sub)
+		bad.Steps[0], bad.Steps[1] = bad.Steps[1], bad.Steps[0]
+		require.ErrorIs(t, s.ops[1].seq.Verify(bg, bad), executor.RuleOrder)
 		require.NoError(t, s.ops[1].seq.Verify(bg, sub))
 		s.commit(sub)
 		s.same()

@@ -1,10 +1,12 @@
 package sequencer
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/ethereum/go-ethereum/common"
 	"github.com/stretchr/testify/require"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/builder"
@@ -179,4 +181,60 @@ func TestNextOriginReplaced(t *testing.T) {
 		require.EqualValues(t, l1Start+1, w.a().head().L1Origin.Number)
 		require.True(t, w.l1.canonical(w.a().head().L1Origin))
 	})
+}
+
+// An operator that was away is told what was agreed on while its drivers cannot follow yet, and
+// they then derive the same blocks from what the batchers have posted. Nothing was taken back.
+func TestDerivedBeforeAgreed(t *testing.T) {
+	for _, k := range []int{1, 3} {
+		t.Run(fmt.Sprintf("%d subblocks", k), func(t *testing.T) {
+			inSet(t, 2, k, func(t *testing.T, s *set) {
+				s.slot(0)
+				w, away := s.ops[0], s.ops[1]
+				hash := w.goodBundle(1, 0)
+				var subs []*sequence.Subblock
+				for slots := 0; slots < 5; {
+					sub := s.propose(0)
+					require.NoError(t, w.seq.Commit(bg, sub, []byte("agreement")))
+					subs = append(subs, sub)
+					if sub.Last() {
+						slots++
+					}
+				}
+				require.Equal(t, bundlepool.Executed, w.status(hash).State)
+				for _, c := range away.chains {
+					c.stopNode()
+				}
+				for _, sub := range subs {
+					require.NoError(t, away.seq.Commit(bg, sub, []byte("agreement")))
+				}
+				require.Equal(t, bundlepool.Executed, away.status(hash).State)
+				for i, c := range away.chains {
+					from := w.chains[i]
+					head := from.head()
+					for n := c.head().Number + 1; n <= head.Number; n++ {
+						env, err := from.engine.Payload(bg, from.ref(n).Hash)
+						require.NoError(t, err)
+						require.NoError(t, c.engine.Import(bg, env))
+						require.NoError(t, c.engine.SetHead(bg, from.ref(n).Hash, common.Hash{}, common.Hash{}))
+					}
+					c.startNode()
+				}
+				away.run(5 * time.Second)
+				for _, c := range away.chains {
+					logged, _, _ := away.ledger.Head(c.id)
+					require.Equal(t, c.head().ID(), logged)
+					require.False(t, away.ledger.Builds(c.id, logged.Hash))
+					for n := logged.Number - 4; n <= logged.Number; n++ {
+						_, err := away.ledger.Payload(c.id, c.ref(n).Hash)
+						require.NoError(t, err, "a crash of the engine now would cost block %d", n)
+					}
+				}
+				st := away.status(hash)
+				require.Equal(t, bundlepool.Executed, st.State)
+				require.Zero(t, st.Undone)
+				s.same()
+			})
+		})
+	}
 }

@@ -29,7 +29,7 @@ func (s *Sequencer) Agreed() []byte {
 
 // Commit takes an agreed subblock.
 func (s *Sequencer) Commit(ctx context.Context, sub *sequence.Subblock, agreement []byte) error {
-	hash := sub.Hash()
+	hash := s.hashOf(sub)
 	s.mu.Lock()
 	a, d := s.trial, s.draft
 	var gone *slot // that the subblock takes the place of
@@ -54,7 +54,7 @@ func (s *Sequencer) Commit(ctx context.Context, sub *sequence.Subblock, agreemen
 	}
 	if a == nil || a.hash != hash {
 		var err error
-		if a, err = s.follow(c, sub); err != nil {
+		if a, err = s.follow(c, sub, hash); err != nil {
 			return fmt.Errorf("committing subblock %d of slot %d: %w", sub.Index, sub.Slot, err)
 		}
 	}
@@ -79,7 +79,7 @@ func (s *Sequencer) committed(a *attempt) {
 
 // follow makes an attempt of a subblock that was agreed without this operator, or against
 // its vote. Its chains are brought to it as far as they can be.
-func (s *Sequencer) follow(c *call, sub *sequence.Subblock) (*attempt, error) {
+func (s *Sequencer) follow(c *call, sub *sequence.Subblock, hash common.Hash) (*attempt, error) {
 	s.dropTrial()
 	s.mu.Lock()
 	sl := s.current
@@ -95,7 +95,7 @@ func (s *Sequencer) follow(c *call, sub *sequence.Subblock) (*attempt, error) {
 	} else if sl == nil || sl.time != sub.Slot || sl.next() != sub.Index {
 		return nil, fmt.Errorf("%w: no slot %d with %d subblocks is under construction", ErrOutOfPlace, sub.Slot, sub.Index)
 	}
-	return &attempt{slot: sl, index: sub.Index, sub: sub, hash: sub.Hash()}, nil
+	return &attempt{slot: sl, index: sub.Index, sub: sub, hash: hash}, nil
 }
 
 // abandon gives up a slot of which only some subblocks were agreed: L1 has taken back

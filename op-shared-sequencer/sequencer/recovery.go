@@ -1,9 +1,11 @@
 package sequencer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -219,6 +221,10 @@ func (s *Sequencer) syncHistory(m *member) {
 func (s *Sequencer) redeliver(ctx context.Context, m *member) error {
 	for done := 0; ; done++ {
 		logged, _, ok := s.ledger.Head(m.id)
+		var err error
+		if logged, err = s.derived(ctx, m, logged); err != nil {
+			return err
+		}
 		if !s.ledger.Builds(m.id, m.head.Hash) {
 			switch {
 			case !ok || logged.Hash == m.head.Hash:
@@ -269,6 +275,61 @@ func (s *Sequencer) redeliver(ctx context.Context, m *member) error {
 		}
 		m.head = ref
 	}
+}
+
+// derived brings the ledger to the agreed blocks that derivation has made before this
+// operator did: it was behind, and what the batcher has posted came before the other
+// operators' word. It returns the ledger's new head.
+func (s *Sequencer) derived(ctx context.Context, m *member, logged eth.BlockID) (eth.BlockID, error) {
+	for logged.Number < m.head.Number {
+		r, err := s.ledger.Following(m.id, logged.Hash)
+		if errors.Is(err, ledger.ErrNotFound) {
+			break
+		}
+		if err != nil {
+			return logged, fmt.Errorf("its agreed block on %s cannot be read: %w", logged, err)
+		}
+		at, err := m.blockAt(ctx, logged.Number+1)
+		if err != nil {
+			return logged, fmt.Errorf("its block %d cannot be read: %w", logged.Number+1, m.orLost(ctx, err))
+		}
+		env, err := m.engine.Payload(ctx, at.Hash)
+		if err != nil {
+			return logged, fmt.Errorf("its block %s cannot be read: %w", at.ID(), m.orLost(ctx, err))
+		}
+		if at.ParentHash != logged.Hash || !agreedOn(r, m.id, env.ExecutionPayload) {
+			break
+		}
+		if err := s.ledger.Advance(ctx, m.id, env); err != nil {
+			return logged, err
+		}
+		logged = at.ID()
+	}
+	return logged, nil
+}
+
+// agreedOn says whether a block on the same parent is the chain's of an agreed slot. If its
+// hash was not agreed, its content was.
+func agreedOn(r *ledger.Record, chain sequence.ChainID, p *eth.ExecutionPayload) bool {
+	for _, seal := range r.Subblocks[len(r.Subblocks)-1].Seals {
+		if seal.Chain == chain && !seal.Deferred() {
+			return seal.BlockHash == p.BlockHash
+		}
+	}
+	var content [][]byte
+	for _, o := range r.Subblocks[0].Openings {
+		if o.Chain == chain {
+			content = append(content, o.Deposits...)
+		}
+	}
+	for _, sub := range r.Subblocks {
+		for _, st := range sub.Steps {
+			if st.Chain == chain {
+				content = append(content, st.Transactions...)
+			}
+		}
+	}
+	return r.Slot() == sequence.Slot(p.Timestamp) && slices.EqualFunc(content, p.Transactions, func(a []byte, b eth.Data) bool { return bytes.Equal(a, b) })
 }
 
 // redeliverBatch bounds the blocks that are handed over again in one look at a chain.

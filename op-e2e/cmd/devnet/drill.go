@@ -61,7 +61,7 @@ func failover(c *cli.Context) error {
 	}
 	defer logFile.Close()
 	cfg := drill.DefaultConfig(c.App.Writer, dc.Log)
-	dc.Chains, dc.NoProposer = chains, true
+	dc.Chains, dc.NoProposer, dc.Archive = chains, true, true
 	cfg.Devnet, cfg.Seed, cfg.Kills = dc, c.Uint64(seedFlag.Name), c.Int(killsFlag.Name)
 	if c.IsSet(loadFlag.Name) {
 		// To each chain, through all operators together.

@@ -3,6 +3,7 @@
 //	devnet up    runs it until it is interrupted
 //	devnet demo  runs it, shows atomic bundles over two rollups, and reports
 //	devnet drill kills leaders of four operators, and reports what users notice
+//	devnet judge sends valid and invalid messages, and compares with op-supernode
 package main
 
 import (
@@ -50,6 +51,7 @@ func newApp(out io.Writer) *cli.App {
 	// Not for people: `up --separate` starts it.
 	app.Commands = append(app.Commands, &cli.Command{Name: "operator", Hidden: true, Usage: "be one operator of a devnet that runs", Flags: operatorFlags, Action: operator, OnUsageError: usage})
 	app.Commands = append(app.Commands, drillCommands...)
+	app.Commands = append(app.Commands, judgeCommand)
 	for _, c := range app.Commands {
 		c.HideHelpCommand = true
 	}

@@ -59,8 +59,11 @@ type Config struct {
 	HTTP      *Listen  // public RPC; nil: none
 	WS        *Listen  // public RPC; nil: none; may be the same port as HTTP's
 	P2P       *P2P     // nil: no networking
-	Cache     Cache    // zero fields take DefaultCache's values
-	Log       log.Logger
+	// Ingress is the URL that the pool asks before it takes a transaction in that executes
+	// messages: supervisor_checkAccessList. Empty: it takes all.
+	Ingress string
+	Cache   Cache // zero fields take DefaultCache's values
+	Log     log.Logger
 }
 
 // P2P is op-geth's own networking, without discovery. It carries transactions from pool
@@ -151,6 +154,7 @@ func (c *Config) ethConfig() *ethconfig.Config {
 	ec.SyncMode = ethconfig.FullSync // snap, the default, holds payloads back until it has peers
 	ec.StateScheme = rawdb.PathScheme
 	cache := c.Cache.orDefault()
+	ec.InteropMessageRPC, ec.InteropMempoolFiltering = c.Ingress, c.Ingress != ""
 	if c.Archive {
 		ec.StateScheme, ec.NoPruning = rawdb.HashScheme, true
 	}

@@ -63,6 +63,7 @@ type app struct {
 	votes    [][]byte                  // for the heights of the slot that is under way
 	durable  atomic.Uint64             // the height that the newest slot in the ledger ends with
 	proposed *operators.SignedSubblock // by this operator, newest
+	decoded  decoded                   // newest: the same one comes several times
 	// ready is by the votes for the newest block. Whoever notices that a leader is gone
 	// reads it, too.
 	ready atomic.Pointer[[]sequence.ChainID]
@@ -73,6 +74,13 @@ func (a *app) quorumReady() []sequence.ChainID {
 		return *r
 	}
 	return nil
+}
+
+// decoded is a subblock as a block carries it, with who signed it.
+type decoded struct {
+	tx     []byte
+	signed *operators.SignedSubblock
+	leader common.Address
 }
 
 // block is what FinalizeBlock hands to Commit.
@@ -175,7 +183,7 @@ func (a *app) propose(height uint64, req *abci.RequestPrepareProposal) ([][]byte
 	if len(enc) > maxSubblockBytes || size > req.MaxTxBytes {
 		return nil, fmt.Errorf("the subblock has %d bytes, at most %d can be proposed", len(enc), min(maxSubblockBytes, req.MaxTxBytes-8))
 	}
-	a.proposed = signed
+	a.proposed, a.decoded = signed, decoded{enc, signed, a.signer.Address()}
 	txs := [][]byte{enc}
 	for _, c := range a.changes.valid(s.set, signed.Subblock.Slot, maxBlockChanges) {
 		enc := c.Encode()
@@ -202,7 +210,7 @@ func (a *app) subblock(ctx context.Context, height uint64, ready []sequence.Chai
 	if err != nil {
 		return nil, err
 	}
-	if got := signed.Subblock.Hash(); got != sub.Hash() {
+	if signed.Subblock != sub && signed.Hash() != sub.Hash() {
 		// It was signed before a restart, or before the machine changed its mind. Signing the
 		// new one as well would be equivocation.
 		if err := a.machine.Verify(ctx, signed.Subblock); err != nil {
@@ -279,11 +287,17 @@ func (a *app) check(s *state, req *abci.RequestProcessProposal) *rejection {
 
 // decode reads a block's subblock and recovers who signed it.
 func (a *app) decode(tx []byte) (*operators.SignedSubblock, common.Address, error) {
+	if d := a.decoded; d.signed != nil && bytes.Equal(tx, d.tx) {
+		return d.signed, d.leader, nil
+	}
 	signed, err := operators.DecodeSignedSubblock(tx, subblockLimits)
 	if err != nil {
 		return nil, common.Address{}, err
 	}
 	leader, err := signed.Leader(a.setID)
+	if err == nil {
+		a.decoded = decoded{tx, signed, leader}
+	}
 	return signed, leader, err
 }
 
@@ -338,7 +352,7 @@ func (a *app) FinalizeBlock(_ context.Context, req *abci.RequestFinalizeBlock) (
 			b.changes = append(b.changes, c)
 		}
 	}
-	b.outcome, err = s.advance(b.sub, b.changes, voter(req.ProposerAddress), req.DecidedLastCommit, a.cfg.Timeouts)
+	b.outcome, err = s.advance(b.sub, signed.Hash(), b.changes, voter(req.ProposerAddress), req.DecidedLastCommit, a.cfg.Timeouts)
 	if err != nil {
 		return nil, err
 	}

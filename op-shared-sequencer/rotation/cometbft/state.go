@@ -85,7 +85,7 @@ type outcome struct {
 
 // advance gives the state after the next height. Everything in it comes from the agreed
 // block: its subblock, its changes, who made it, and the votes for the block before it.
-func (s *state) advance(sub *sequence.Subblock, changes []*operators.SignedChange, creator voter, commit abci.CommitInfo, rules Timeouts) (*outcome, error) {
+func (s *state) advance(sub *sequence.Subblock, hash common.Hash, changes []*operators.SignedChange, creator voter, commit abci.CommitInfo, rules Timeouts) (*outcome, error) {
 	n := &state{
 		height: s.height + 1, set: s.set.Clone(), last: s.now, now: s.next, creator: creator,
 		turns: maps.Clone(s.turns), leaving: slices.Clone(s.leaving),
@@ -100,7 +100,7 @@ func (s *state) advance(sub *sequence.Subblock, changes []*operators.SignedChang
 	if sub.Last() {
 		out.inForce = n.set.Boundary(sub.Slot)
 	}
-	n.hash = appHash(sub.Hash(), n.set)
+	n.hash = appHash(hash, n.set)
 
 	next := s.next.Copy()
 	if len(out.inForce) > 0 {

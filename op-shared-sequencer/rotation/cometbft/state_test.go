@@ -66,7 +66,7 @@ func (h *history) next() voter {
 		h.round++
 	}
 	sub := &sequence.Subblock{Slot: sequence.Slot(h.state.height + 1)}
-	out, err := h.state.advance(sub, nil, proposer(vals), commit, h.rules)
+	out, err := h.state.advance(sub, sub.Hash(), nil, proposer(vals), commit, h.rules)
 	require.NoError(h.t, err)
 	h.state = out.state
 	return proposer(vals)
