@@ -209,7 +209,7 @@ func (u *operator) reportHeads() {
 	wg.Go(func() {
 		for {
 			select {
-			case <-sub.Err():
+			case <-sub.Err(): //nolint:errcheck // a channel: it is closed when the subscription ends
 				return
 			case h := <-heads:
 				if err := u.events.write(headEvent(eventHead, h.Header)); err != nil {

@@ -153,7 +153,7 @@ func (c *Conductor) against(ours Distribution) {
 // Failed says why the drill is not passed, "" if it is.
 func (r *Report) Failed() string {
 	var why []string
-	if r.Counts.any() {
+	if r.any() {
 		why = append(why, fmt.Sprintf("%d lost, %d changed, %d doubled", r.Lost, r.Changed, r.Doubled))
 	}
 	why = append(why, r.Errors...)

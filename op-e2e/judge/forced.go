@@ -79,14 +79,31 @@ func (w *witness) Verify(ctx context.Context, sub *sequence.Subblock) error {
 	return err
 }
 
-// verdict is the message for which it has refused a subblock, nil if there is none, false if
-// it has not judged it. changed is closed when it has judged another.
-func (w *witness) verdict(sub common.Hash) (bad *executor.MessageError, ok bool, changed <-chan struct{}) {
+// verdict is the message for which it has refused a subblock, nil if there is none.
+func (w *witness) verdict(sub common.Hash) *executor.MessageError {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	err, ok := w.judged[sub]
-	errors.As(err, &bad)
-	return bad, ok, w.changed
+	var bad *executor.MessageError
+	errors.As(w.judged[sub], &bad)
+	return bad
+}
+
+// await returns when a subblock is judged, or ctx has ended.
+func (w *witness) await(ctx context.Context, sub common.Hash) {
+	for {
+		w.mu.Lock()
+		_, ok := w.judged[sub]
+		changed := w.changed
+		w.mu.Unlock()
+		if ok {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // refused are the messages it has refused subblocks for.
@@ -103,7 +120,7 @@ func (w *witness) refused() []*executor.MessageError {
 	return out
 }
 
-// verdictTime is how long the liar waits until the other operator has judged its subblock.
+// verdictTime is how long the liar waits at most until the other operator has judged its subblock.
 const verdictTime = 3 * time.Second
 
 // forger is the machine of an operator that forces messages into blocks behind its executor's
@@ -118,6 +135,7 @@ type forger struct {
 	built *forced // what is in the block that was built last, nil: nothing
 	at    sequence.Slot
 	told  map[common.Hash]*forced // by subblock
+	voted common.Hash             // for this one of them; zero: for none
 }
 
 func newForger(other *witness) *forger {
@@ -180,28 +198,36 @@ func (f *forger) Propose(ctx context.Context, ready []sequence.ChainID) (*sequen
 	return lie, nil
 }
 
-// Verify votes for what it has forged, when the other operator has spoken: with this one's
-// vote it is agreed on, perhaps before the other has looked at it.
+// Verify votes for what it has forged.
 func (f *forger) Verify(ctx context.Context, sub *sequence.Subblock) error {
 	f.mu.Lock()
-	own := f.told[sub.Hash()]
+	_, own := f.told[sub.Hash()]
+	f.voted = common.Hash{}
+	if own {
+		f.voted = sub.Hash()
+	}
 	f.mu.Unlock()
-	if own == nil {
-		return f.Machine.Verify(ctx, sub)
+	if own {
+		return nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, verdictTime, errors.New("the other operator has not judged it"))
-	defer cancel()
-	for {
-		_, ok, changed := f.other.verdict(sub.Hash())
-		if ok {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+	return f.Machine.Verify(ctx, sub)
+}
+
+// Ready is asked when this operator is about to sign that it agrees to what it has voted for,
+// and its signature is enough. So it waits until the other one has judged that, which could
+// otherwise be told of it when all is over. It cannot do so earlier: the subblock is not sent
+// before it has voted.
+func (f *forger) Ready() []sequence.ChainID {
+	f.mu.Lock()
+	sub := f.voted
+	f.voted = common.Hash{}
+	f.mu.Unlock()
+	if sub != (common.Hash{}) {
+		ctx, cancel := context.WithTimeout(context.Background(), verdictTime)
+		defer cancel()
+		f.other.await(ctx, sub)
 	}
+	return f.Machine.Ready()
 }
 
 func (f *forger) Commit(ctx context.Context, sub *sequence.Subblock, agreement []byte) error {
@@ -223,7 +249,7 @@ func (f *forger) Commit(ctx context.Context, sub *sequence.Subblock, agreement [
 			own.block = deniedBlock{own.chain, seal.Number, seal.BlockHash}
 		}
 	}
-	bad, _, _ := f.other.verdict(sub.Hash())
+	bad := f.other.verdict(sub.Hash())
 	own.caught = bad != nil && bad.Tx == own.tx && errors.Is(bad, own.forgery.rule)
 	close(own.agreed)
 	return nil

@@ -20,7 +20,21 @@ import (
 func TestMain(m *testing.M) {
 	// L1's fake proof of stake and some of geth log to the default logger.
 	log.SetDefault(log.NewLogger(log.DiscardHandler()))
-	goleak.VerifyTestMain(m)
+	// What geth and CometBFT leave running when they are closed.
+	const (
+		geth  = "github.com/ethereum/go-ethereum/"
+		comet = "github.com/cometbft/cometbft/"
+	)
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreAnyFunction(geth+"eth/catalyst.(*ConsensusAPI).heartbeat"),
+		goleak.IgnoreAnyFunction(geth+"core.(*txSenderCacher).cache"),
+		goleak.IgnoreAnyFunction(geth+"miner.(*Miner).buildPayload.func1"),
+		goleak.IgnoreTopFunction("github.com/syndtr/goleveldb/leveldb.(*DB).mpoolDrain"),
+		goleak.IgnoreTopFunction(comet+"libs/autofile.OpenAutoFile.func1"),
+		goleak.IgnoreTopFunction(comet+"libs/autofile.(*AutoFile).closeFileRoutine"),
+		goleak.IgnoreAnyFunction(comet+"blocksync.(*BlockPool).makeRequestersRoutine"),
+		goleak.IgnoreAnyFunction(comet+"consensus.(*Reactor).queryMaj23Routine"),
+	)
 }
 
 // patience bounds the judge, so that operators that stand still fail it.

@@ -62,7 +62,10 @@ func (a *attempt) String() string {
 	if a.forged != nil {
 		what = "forged, " + a.forged.name
 	}
-	return fmt.Sprintf("%s (%s), transactions %v", a.way, what, a.txs)
+	for _, tx := range a.txs {
+		what += fmt.Sprintf(", %s on %d", tx.tx, tx.chain)
+	}
+	return fmt.Sprintf("%s (%s)", a.way, what)
 }
 
 // verdict is what the user was told of an attempt.
@@ -462,11 +465,15 @@ func (t *traffic) check(ctx context.Context, o *devnet.Operator, tx devnet.Tx) e
 // errDropped: a transaction is in no block, and in no operator's pool any more.
 var errDropped = errors.New("all pools have dropped it")
 
-// mined waits until a transaction is in a block of every operator's chain. It fails with
-// errDropped when that will not come.
+// dropTime is for how long a transaction has to be nowhere: one look may miss it on its way
+// from a pool into a block, or to another operator.
+const dropTime = 2 * time.Second
+
+// mined waits until a transaction is in a block of every operator's chain, and their heads show
+// it. It fails with errDropped when that will not come.
 func (t *traffic) mined(ctx context.Context, p placed) (*types.Receipt, error) {
 	var receipt *types.Receipt
-	dropped := false
+	var nowhere time.Time // since when
 	err := devnet.WaitFor(ctx, fmt.Sprintf("transaction %s on chain %d", p.tx, p.chain), func(ctx context.Context) (bool, error) {
 		gone, in := 0, 0
 		for _, o := range t.d.Operators() {
@@ -488,13 +495,20 @@ func (t *traffic) mined(ctx context.Context, p placed) (*types.Receipt, error) {
 			if receipt, err = c.TransactionReceipt(ctx, p.tx); err != nil {
 				return false, err
 			}
+			if head, err := c.BlockNumber(ctx); err != nil || head < receipt.BlockNumber.Uint64() {
+				return false, err
+			}
 			in++
 		}
-		n := len(t.d.Operators())
-		dropped = gone == n
-		return dropped || in == n, nil
+		switch {
+		case gone < len(t.d.Operators()):
+			nowhere = time.Time{}
+		case nowhere.IsZero():
+			nowhere = time.Now()
+		}
+		return in == len(t.d.Operators()) || !nowhere.IsZero() && time.Since(nowhere) > dropTime, nil
 	})
-	if err == nil && dropped {
+	if err == nil && !nowhere.IsZero() {
 		return nil, errDropped
 	}
 	return receipt, err

@@ -2,11 +2,13 @@ package system
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
 	"testing"
 
+	"github.com/ethereum/go-ethereum"
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/common/hexutil"
 	"github.com/stretchr/testify/require"
@@ -61,8 +63,11 @@ func (s *scenario) sameChains() {
 			var got common.Hash
 			s.until(fmt.Sprintf("block %d of chain %d at operator %d", head.Number, id, i), func(ctx context.Context) (bool, error) {
 				h, err := c.HeaderByNumber(ctx, bigInt(head.Number))
-				if err != nil || h == nil {
+				if errors.Is(err, ethereum.NotFound) || (err == nil && h == nil) {
 					return false, nil
+				}
+				if err != nil {
+					return false, err
 				}
 				got = h.Hash()
 				return true, nil
@@ -279,10 +284,10 @@ func goesAndComes(s *scenario) {
 	s.until("the operator to vote again", func(ctx context.Context) (bool, error) {
 		client, err := gone.Sequencer(ctx)
 		if err != nil {
-			return false, nil
+			return false, err
 		}
 		st, err := client.Status(ctx)
-		return err == nil && st.Agreement != nil, nil
+		return err == nil && st.Agreement != nil, err
 	})
 }
 

@@ -95,7 +95,7 @@ func TestBadBundlesOfPeers(t *testing.T) {
 		err := g.take(tt.data)
 		require.Error(t, err, name)
 		for _, kind := range []error{cometbft.ErrGarbage, cometbft.ErrNotNow, cometbft.ErrKnown} {
-			require.Equal(t, kind == tt.want, errors.Is(err, kind), "%s: %v", name, err)
+			require.Equal(t, errors.Is(tt.want, kind), errors.Is(err, kind), "%s: %v", name, err)
 		}
 	}
 	for nonce := range uint64(2) {

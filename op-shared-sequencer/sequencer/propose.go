@@ -342,7 +342,7 @@ func (s *Sequencer) settleBlocks(c *call, sl *slot, onTrial bool) {
 	_ = each(sl.blocks, func(b *block) error {
 		switch {
 		case b.err != nil:
-			return nil
+			return nil //nolint:nilerr // a block keeps its own error
 		case !onTrial:
 			b.err = sl.bring(c.ctx, b)
 		case b.session == nil:

@@ -410,5 +410,3 @@ func (w *stopwatch) lap(d *time.Duration) {
 	*d += now.Sub(w.last)
 	w.last = now
 }
-
-func (w *stopwatch) restart() { w.last = w.clock.Now() }

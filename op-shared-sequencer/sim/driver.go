@@ -73,7 +73,9 @@ func (o *operator) startDriver(id sequence.ChainID) {
 // does is to say that it runs, and to wait for the end of its context.
 func runLoop(node sequencing.SequencerIface) {
 	defer func() {
-		if r := recover(); r != nil && r != errWaits {
+		switch r := recover(); r {
+		case nil, errWaits:
+		default:
 			panic(r)
 		}
 	}()

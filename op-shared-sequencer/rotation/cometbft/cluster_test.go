@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"fmt"
-	"log/slog"
 	"net"
 	"os"
 	"slices"
@@ -268,7 +267,7 @@ func testLog(t *testing.T, name string) log.Logger {
 	}
 	w := &testWriter{t: t}
 	t.Cleanup(w.end)
-	return log.NewLogger(log.NewTerminalHandlerWithLevel(w, slog.Level(level), false)).With("node", name)
+	return log.NewLogger(log.NewTerminalHandlerWithLevel(w, level, false)).With("node", name)
 }
 
 // testWriter drops what is written after the test's end.

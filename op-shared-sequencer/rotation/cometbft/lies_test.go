@@ -239,7 +239,7 @@ func TestEquivocation(t *testing.T) {
 	for _, o := range c.ops[:3] {
 		for _, e := range o.rotation.Evidence().Subblocks {
 			require.Equal(t, c.ops[3].address(), e.Leader)
-			leader, err := e.Evidence.Check(c.genesis.ID())
+			leader, err := e.Check(c.genesis.ID())
 			require.NoError(t, err)
 			require.Equal(t, e.Leader, leader)
 		}

@@ -29,7 +29,8 @@ func TestLeaderDies(t *testing.T) {
 			return len(o.rotation.app.present.nodes) == 3
 		})
 	}
-	gone := c.byAddress(c.ops[0].rotation.Schedule(1)[0].Leader)
+	// Not the next leader: one whose turn has begun when it dies is waited for.
+	gone := c.byAddress(c.ops[0].rotation.Schedule(4)[3].Leader)
 	began := time.Now()
 	gone.stop()
 	c.advance(9) // every other operator leads, and its turn comes up twice

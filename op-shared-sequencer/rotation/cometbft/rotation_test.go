@@ -61,7 +61,10 @@ func TestLeaderGone(t *testing.T) {
 	c := newCluster(t, 4, 4)
 	c.pace.interval = 200 * time.Millisecond
 	for _, o := range c.ops {
-		o.prepare = func(_ *fakeMachine, cfg *Config) { cfg.Timeouts.Signs = 8 }
+		o.prepare = func(_ *fakeMachine, cfg *Config) {
+			// A busy machine must not make the one that is back miss its turns again.
+			cfg.Timeouts.Signs, cfg.Timeouts.Propose = 8, time.Second
+		}
 	}
 	c.start()
 	c.advance(3)

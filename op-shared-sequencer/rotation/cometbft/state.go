@@ -201,8 +201,6 @@ func (s *state) leader(height uint64) (voter, int32) {
 
 func proposer(vals *types.ValidatorSet) voter { return voter(vals.GetProposer().Address) }
 
-func (s *state) clone() *state { c := *s; c.set = s.set.Clone(); return &c }
-
 // agreementBody is the RLP form of what a slot is committed with.
 type agreementBody struct {
 	Version uint64
