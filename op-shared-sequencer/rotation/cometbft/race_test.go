@@ -1,0 +1,5 @@
+//go:build race
+
+package cometbft
+
+func init() { raceDetector = true }
