@@ -259,7 +259,7 @@ func TestEquivocation(t *testing.T) {
 // other, agree on it, and keep it over a restart.
 func TestVotesTwice(t *testing.T) {
 	if raceDetector {
-		// Its broadcastEvidenceRoutine logs the reactor while that is being stopped.
+		// prepareEvidenceMessage copies the reactor, which may be stopped meanwhile.
 		t.Skip("CometBFT's evidence reactor has a data race of its own")
 	}
 	c := newCluster(t, 5, 4)
