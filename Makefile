@@ -50,7 +50,7 @@ demo: contracts bin/devnet ## show atomic bundles over two rollups, up to safe b
 	bin/devnet demo --operators $(OPERATORS) $(ARGS)
 
 .PHONY: test
-test: test-upstream test-unit sim test-op-geth test-system ## run all tests
+test: test-upstream test-unit fuzz-smoke sim test-op-geth test-system ## run all tests
 
 .PHONY: test-upstream
 test-upstream: upstream
@@ -59,6 +59,7 @@ test-upstream: upstream
 .PHONY: test-unit
 test-unit: upstream contracts ## unit tests, ours with the race detector
 	$(GO) test -race $(CORE)
+	$(GO) test -run AMillion ./op-shared-sequencer/executor
 	$(GO) test ./op-node/... ./packages/... ./op-e2e/genesis/... ./op-e2e/devnet/... ./op-e2e/cmd/...
 
 .PHONY: test-op-geth
@@ -105,6 +106,10 @@ bench: upstream contracts ## benchmarks against stock, as ratios of one run
 .PHONY: fuzz
 fuzz: upstream ## a short run of each fuzz target (FUZZTIME=10s)
 	@ops/scripts/fuzz.sh $(or $(FUZZTIME),10s)
+
+.PHONY: fuzz-smoke
+fuzz-smoke: upstream ## a few inputs to each fuzz target, every decoder's among them
+	@ops/scripts/fuzz.sh 300x
 
 .PHONY: lint
 lint: upstream ## golangci-lint with .golangci.yaml, and gofmt

@@ -48,6 +48,31 @@ type Tx struct {
 	// Logs are the transaction's logs with their index in the block. They are kept until
 	// the slot is done with, and must not change.
 	Logs []*types.Log
+
+	decoded  bool
+	executes []executes
+}
+
+// executes is a log of a transaction that executes a message, or pretends to.
+type executes struct {
+	log     int // index in the transaction
+	message *messages.ExecutingMessage
+	err     error
+}
+
+// Decode finds the messages that the transaction executes. Apply does it if nobody has; it
+// is most of the work, depends on nothing else, and so can be done for several transactions
+// at once.
+func (t *Tx) Decode() {
+	if t.decoded {
+		return
+	}
+	t.decoded = true
+	for i, l := range t.Logs {
+		if m, err := messages.DecodeExecutingMessageLog(l); m != nil || err != nil {
+			t.executes = append(t.executes, executes{i, m, err})
+		}
+	}
 }
 
 // NewTx takes what the executor needs from a transaction.
@@ -84,19 +109,21 @@ func (s *Slot) Apply(chain sequence.ChainID, txs []Tx) error {
 }
 
 func (s *Slot) apply(chain sequence.ChainID, b *openBlock, tx *Tx) error {
-	declared := declarations{list: tx.AccessList}
-	for _, l := range tx.Logs {
+	tx.Decode()
+	declared, next := declarations{list: tx.AccessList}, tx.executes
+	for i, l := range tx.Logs {
 		index := len(b.logs)
 		if uint64(l.Index) != uint64(index) || index > math.MaxUint32 {
 			return fmt.Errorf("%w: chain %s slot %d tx %s: log has index %d, the block has %d logs so far", ErrMisuse, chain, s.slot, tx.Hash, l.Index, index)
 		}
-		m, err := messages.DecodeExecutingMessageLog(l)
-		if err != nil {
-			// Upstream takes such a log for no message. The CrossL2Inbox cannot emit
-			// one; if it did, it could not have been declared.
-			return refuse(RuleDeclared, "%v", err).at(chain, s.slot, tx.Hash, uint32(index), nil)
-		}
-		if m != nil {
+		if len(next) > 0 && next[0].log == i {
+			m, err := next[0].message, next[0].err
+			next = next[1:]
+			if err != nil {
+				// Upstream takes such a log for no message. The CrossL2Inbox cannot emit
+				// one; if it did, it could not have been declared.
+				return refuse(RuleDeclared, "%v", err).at(chain, s.slot, tx.Hash, uint32(index), nil)
+			}
 			if no := s.check(chain, m, &declared); no != nil {
 				return no.at(chain, s.slot, tx.Hash, uint32(index), m)
 			}

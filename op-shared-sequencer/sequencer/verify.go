@@ -16,6 +16,7 @@ import (
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/builder"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/executor"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
 
@@ -336,7 +337,7 @@ func (sl *slot) execute(ctx context.Context, sub *sequence.Subblock) error {
 		}
 	}
 	steps := sub.Steps
-	results := make([][]engine.TxResult, len(steps))
+	results, checked := make([][]engine.TxResult, len(steps)), make([][]executor.Tx, len(steps))
 	var touched []*block
 	for _, b := range sl.blocks {
 		if slices.ContainsFunc(steps, func(st sequence.Step) bool { return st.Chain == b.id }) {
@@ -351,17 +352,19 @@ func (sl *slot) execute(ctx context.Context, sub *sequence.Subblock) error {
 			if results[i], err = b.execute(ctx, st.Transactions); err != nil {
 				return err
 			}
+			if checked[i], err = builder.Checked(results[i]); err != nil {
+				return &builder.ChainError{Chain: b.id, Err: err}
+			}
+			for j := range checked[i] {
+				checked[i][j].Decode()
+			}
 		}
 		return nil
 	}); err != nil {
 		return err
 	}
 	for i, st := range steps {
-		txs, err := builder.Checked(results[i])
-		if err != nil {
-			return &builder.ChainError{Chain: st.Chain, Err: err}
-		}
-		if err := sl.check.Apply(st.Chain, txs); err != nil {
+		if err := sl.check.Apply(st.Chain, checked[i]); err != nil {
 			return err
 		}
 		if st.Bundle == (common.Hash{}) {
