@@ -329,8 +329,7 @@ func (c *chain) contains(head eth.BlockID, q messages.ContainsQuery) error {
 	if !known {
 		// The next ones are likely to be of the same block.
 		if seal, hashes, err := c.db.LogHashes(q.BlockNum); err == nil {
-			c.recent.add(key, seal.Timestamp, hashes)
-			_, ok = c.recent.has(key, &q)
+			ok = key.in(c.recent.read(key, seal.Timestamp, hashes), &q)
 		}
 	}
 	if ok {
@@ -398,7 +397,7 @@ func (c *chain) append(block eth.BlockRef, receipts types.Receipts, headTime uin
 		c.filled, c.first = true, messages.BlockSealFromRef(block)
 	}
 	c.head = block
-	c.recent.add(recentKey{c.cfg.ID, c.branch, block.Number}, block.Time, hashes)
+	c.recent.added(recentKey{c.cfg.ID, c.branch, block.Number}, block.Time, hashes)
 	return c.prune()
 }
 

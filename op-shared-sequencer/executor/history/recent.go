@@ -11,9 +11,9 @@ import (
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
 
-// recent keeps the log hashes of blocks that were added or asked for lately, of all chains
-// together, in bounded memory. It only ever says yes: what it does not find there, and why
-// not, is the database's to say.
+// recent keeps what identifies the logs of blocks that were added or asked for lately, of all
+// chains together, in bounded memory. It only ever says yes: what it does not find there, and
+// why not, is the database's to say.
 type recent struct {
 	blocks *lru.SizeConstrainedCache[recentKey, []byte]
 }
@@ -26,29 +26,59 @@ type recentKey struct {
 	number uint64
 }
 
+// A block is kept as 32 bytes for each log, its timestamp [8] and what the 32 bytes are [1].
+const (
+	keptTail     = 9
+	areHashes    = 0 // of the logs, as the database has them
+	areChecksums = 1 // of the messages that the logs are: nothing is left to be worked out
+)
+
 func newRecent(bytes uint64) *recent {
 	return &recent{lru.NewSizeConstrainedCache[recentKey, []byte](bytes)}
 }
 
-// add keeps a block: its timestamp [8] and the hashes of its logs [32 each].
-func (r *recent) add(k recentKey, time uint64, hashes []byte) {
-	r.blocks.Add(k, append(binary.BigEndian.AppendUint64(make([]byte, 0, 8+len(hashes)), time), hashes...))
+func keep(logs []byte, time uint64, are byte) []byte {
+	return append(binary.BigEndian.AppendUint64(logs, time), are)
 }
 
-// has says whether the block is kept, and if it is, whether the log is in it: the
-// comparison of the database's Contains.
+// added keeps a block that was added just now: its messages are likely to be executed
+// soon, so their checksums are worked out here, where nobody waits for them. The hashes are
+// its own from now on.
+func (r *recent) added(k recentKey, time uint64, hashes []byte) {
+	for i := 0; i < len(hashes); i += 32 {
+		sum := k.checksum(uint32(i/32), time, common.Hash(hashes[i:i+32]))
+		copy(hashes[i:], sum[:])
+	}
+	r.blocks.Add(k, keep(hashes, time, areChecksums))
+}
+
+// read keeps a block that was read from the database.
+func (r *recent) read(k recentKey, time uint64, hashes []byte) []byte {
+	block := keep(hashes, time, areHashes)
+	r.blocks.Add(k, block)
+	return block
+}
+
+// has says whether the block is kept, and if it is, whether the message is in it.
 func (r *recent) has(k recentKey, q *messages.ContainsQuery) (known, ok bool) {
 	block, known := r.blocks.Get(k)
-	if !known {
-		return false, false
+	return known, known && k.in(block, q)
+}
+
+// in is the comparison of the database's Contains.
+func (k *recentKey) in(block []byte, q *messages.ContainsQuery) bool {
+	logs, tail := block[:len(block)-keptTail], block[len(block)-keptTail:]
+	time := binary.BigEndian.Uint64(tail)
+	if time != q.Timestamp || uint64(q.LogIdx) >= uint64(len(logs))/32 {
+		return false
 	}
-	time, hashes := binary.BigEndian.Uint64(block), block[8:]
-	if time != q.Timestamp || uint64(q.LogIdx) >= uint64(len(hashes))/32 {
-		return true, false
+	have := [32]byte(logs[uint64(q.LogIdx)*32:][:32])
+	if tail[8] == areHashes {
+		have = k.checksum(q.LogIdx, time, have)
 	}
-	sum := messages.ChecksumArgs{
-		BlockNumber: q.BlockNum, LogIndex: q.LogIdx, Timestamp: time, ChainID: k.chain.ID(),
-		LogHash: common.Hash(hashes[uint64(q.LogIdx)*32:][:32]),
-	}.Checksum()
-	return true, sum == q.Checksum
+	return have == q.Checksum
+}
+
+func (k *recentKey) checksum(log uint32, time uint64, hash common.Hash) messages.MessageChecksum {
+	return messages.ChecksumArgs{BlockNumber: k.number, LogIndex: log, Timestamp: time, ChainID: k.chain.ID(), LogHash: hash}.Checksum()
 }

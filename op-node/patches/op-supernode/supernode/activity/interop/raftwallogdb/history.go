@@ -1,7 +1,6 @@
 package raftwallogdb
 
 import (
-	"bytes"
 	"fmt"
 
 	"github.com/ethereum-optimism/optimism/op-core/interop"
@@ -24,7 +23,8 @@ func (d *DB) LogHashes(number uint64) (messages.BlockSeal, []byte, error) {
 	if err != nil {
 		return messages.BlockSeal{}, nil, err
 	}
-	return messages.BlockSeal{Hash: rec.Hash, Number: number, Timestamp: rec.Timestamp}, bytes.Clone(rec.hashes), nil
+	hashes := append(make([]byte, 0, len(rec.hashes)+16), rec.hashes...) // callers may append a little
+	return messages.BlockSeal{Hash: rec.Hash, Number: number, Timestamp: rec.Timestamp}, hashes, nil
 }
 
 // Prune deletes the blocks below a number, but never the latest. Files are deleted whole:
