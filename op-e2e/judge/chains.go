@@ -1,10 +1,12 @@
 package judge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"sync"
 	"time"
 
@@ -64,6 +66,7 @@ func (h *heads) add(s devnet.SlotSeen) {
 	}
 }
 
+// announced are all of them, ascending.
 func (h *heads) announced() []announcement {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -71,6 +74,9 @@ func (h *heads) announced() []announcement {
 	for a := range h.seen {
 		out = append(out, a)
 	}
+	slices.SortFunc(out, func(a, b announcement) int {
+		return cmp.Or(cmp.Compare(a.chain, b.chain), cmp.Compare(a.number, b.number), a.hash.Cmp(b.hash))
+	})
 	return out
 }
 
@@ -156,7 +162,7 @@ func (r *run) compare(ctx context.Context, upTo map[uint64]uint64) error {
 				return fmt.Errorf("block %d of chain %d at operator %d: %w", a.number, a.chain, o.Index(), err)
 			}
 			if h.Hash() != a.hash {
-				r.rep.find(&r.rep.Replaced, 1, "replaced: block %d of chain %d was announced as %s and is %s at operator %d", a.number, a.chain, a.hash, h.Hash(), o.Index())
+				r.rep.find(&r.rep.Replaced, 1, "replaced", "block %d of chain %d was announced as %s and is %s at operator %d", a.number, a.chain, a.hash, h.Hash(), o.Index())
 				break
 			}
 		}

@@ -3,8 +3,11 @@ package judge
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/ethereum/go-ethereum/common"
+
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/executor"
 )
 
 // Counts is what became of the messages that users tried to have executed, by what the
@@ -32,17 +35,29 @@ type Counts struct {
 	CaughtByUs        int `json:"caughtByUs"`        // refused by the operator that does not lie
 	CaughtBySupernode int `json:"caughtBySupernode"` // invalidated at every operator
 
-	// Findings says what was counted that should not be, the first of them.
+	// Findings says what was counted that should not be, the first ones of each kind.
 	Findings []string `json:"findings"`
 }
 
 // maxFindings bounds the report, not the counts.
-const maxFindings = 50
+const maxFindings = 10
 
-func (c *Counts) find(count *int, n int, format string, args ...any) {
+// find counts n of a kind, and says why.
+func (c *Counts) find(count *int, n int, kind, format string, args ...any) {
 	*count += n
-	if len(c.Findings) < maxFindings {
-		c.Findings = append(c.Findings, fmt.Sprintf(format, args...))
+	c.note(kind, format, args...)
+}
+
+// note is a finding that is not counted, or elsewhere.
+func (c *Counts) note(kind, format string, args ...any) {
+	told := 0
+	for _, f := range c.Findings {
+		if strings.HasPrefix(f, kind+": ") {
+			told++
+		}
+	}
+	if told < maxFindings {
+		c.Findings = append(c.Findings, kind+": "+fmt.Sprintf(format, args...))
 	}
 }
 
@@ -72,11 +87,11 @@ func (c *Counts) countTraffic(attempts []*attempt, in map[placed][]executedMessa
 		}
 		switch {
 		case a.forged != nil && (len(found) > 0 || a.verdict == executed):
-			c.find(&c.WronglyExecuted, a.messages, "executed: %s, which the chains hold %d messages of", a, len(found))
+			c.find(&c.WronglyExecuted, a.messages, "wrongly executed", "%s, of which the chains hold %d messages", a, len(found))
 		case len(found) > 0 && len(found) != a.messages:
-			c.find(&c.Unknown, a.messages, "%s has executed %d of %d messages", a, len(found), a.messages)
+			c.find(&c.Unknown, a.messages, "unknown", "%s has executed %d of %d messages", a, len(found), a.messages)
 		case len(found) > 0 && a.verdict != executed:
-			c.find(&c.Unknown, a.messages, "%s is executed, but its sender was told that it is %s: %s", a, a.verdict, a.why)
+			c.find(&c.Unknown, a.messages, "unknown", "%s is executed, but its sender was told that it is %s: %s", a, a.verdict, a.why)
 		case len(found) > 0:
 			for _, m := range found {
 				if m.initiated == m.executed {
@@ -85,19 +100,19 @@ func (c *Counts) countTraffic(attempts []*attempt, in map[placed][]executedMessa
 					c.ExecutedLater++
 				}
 			}
-		case a.verdict == late:
+		case a.verdict == late, a.verdict == refused && a.forged == nil && a.rule == executor.RuleExpiry.String():
 			c.Late += a.messages
 		case a.verdict == refused && a.forged == nil:
-			c.find(&c.WronglyRefused, a.messages, "refused: %s: %s", a, a.why)
+			c.find(&c.WronglyRefused, a.messages, "wrongly refused", "%s: %s", a, a.why)
 		case a.verdict == refused && a.rule == a.forged.refusedBy():
 			c.Refused[a.rule] += a.messages
 		default:
-			c.find(&c.Unknown, a.messages, "%s is %s by rule %q: %s", a, a.verdict, a.rule, a.why)
+			c.find(&c.Unknown, a.messages, "unknown", "%s is %s by rule %q: %s", a, a.verdict, a.rule, a.why)
 		}
 	}
 	for tx, found := range in {
 		if !explained[tx] {
-			c.find(&c.WronglyExecuted, len(found), "executed: transaction %s on chain %d, with %d messages of nobody", tx.tx, tx.chain, len(found))
+			c.find(&c.WronglyExecuted, len(found), "wrongly executed", "transaction %s on chain %d, with %d messages of nobody", tx.tx, tx.chain, len(found))
 		}
 	}
 }
@@ -116,7 +131,7 @@ func (c *Counts) countForced(all []*forced, lists [][]deniedBlock) {
 		for _, b := range list {
 			if !others[b] && !slices.ContainsFunc(all, func(f *forced) bool { return f.block == b }) {
 				others[b] = true
-				c.find(&c.Invalidated, 1, "invalidated: block %d of chain %d, %s, at operator %d", b.number, b.chain, b.hash, i)
+				c.find(&c.Invalidated, 1, "invalidated", "block %d of chain %d, %s, at operator %d", b.number, b.chain, b.hash, i)
 			}
 		}
 	}
@@ -125,23 +140,17 @@ func (c *Counts) countForced(all []*forced, lists [][]deniedBlock) {
 		if f.caught {
 			c.CaughtByUs++
 		} else {
-			c.note("not refused by operator %d: %s", honest, f)
+			c.note("not refused", "%s, at operator %d", f, honest)
 		}
 		f.denied = f.replaced > 0
 		for i, list := range lists {
 			if !slices.Contains(list, f.block) {
 				f.denied = false
-				c.note("not invalidated at operator %d: %s", i, f)
+				c.note("not invalidated", "%s, at operator %d", f, i)
 			}
 		}
 		if f.denied {
 			c.CaughtBySupernode++
 		}
 	}
-}
-
-// note is a finding that is counted elsewhere.
-func (c *Counts) note(format string, args ...any) {
-	var nothing int
-	c.find(&nothing, 0, format, args...)
 }

@@ -370,7 +370,7 @@ func (r *run) gone(ctx context.Context) error {
 			receipt, err := c.TransactionReceipt(ctx, f.tx)
 			switch {
 			case err == nil:
-				r.rep.find(&r.rep.WronglyExecuted, 1, "executed: %s is in block %s at operator %d", f, receipt.BlockNumber, o.Index())
+				r.rep.find(&r.rep.WronglyExecuted, 1, "wrongly executed", "%s is in block %s at operator %d", f, receipt.BlockNumber, o.Index())
 			case !errors.Is(err, ethereum.NotFound):
 				return fmt.Errorf("receipt of %s at operator %d: %w", f.tx, o.Index(), err)
 			}

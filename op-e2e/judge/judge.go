@@ -26,7 +26,7 @@ import (
 
 // Config says what is done. Start with DefaultConfig.
 type Config struct {
-	// Devnet is what it is done to; how its operators are connected is the judge's.
+	// Devnet is what it is done to; what its operators do is the judge's.
 	Devnet devnet.Config
 	// Duration is for how long, from when the devnet runs. Most of it is the traffic's.
 	Duration time.Duration
@@ -39,9 +39,11 @@ type Config struct {
 	Log log.Logger
 }
 
+// Chains is how many rollups the judge is for.
+const Chains = 3
+
 const (
 	minForced = 3
-	chains    = 3
 	loadRate  = 5 // plain transfers a second, to each chain
 )
 
@@ -49,11 +51,11 @@ const (
 func DefaultConfig(out io.Writer, l log.Logger) Config {
 	dc := devnet.DefaultConfig(l)
 	dc.Chains = []uint64{901, 902, 903}
-	return Config{Devnet: Set(dc), Duration: 5 * time.Minute, Seed: 1, Out: out, Log: l}
+	return Config{Devnet: Prepare(dc), Duration: 5 * time.Minute, Seed: 1, Out: out, Log: l}
 }
 
-// Set makes the devnet one of operators that the judge is for.
-func Set(dc devnet.Config) devnet.Config {
+// Prepare gives a devnet the operators and the settings that the judge is for.
+func Prepare(dc devnet.Config) devnet.Config {
 	// More than two thirds. Turns go by power: neither operator leads the same part of every
 	// slot.
 	dc.Operators, dc.Powers, dc.NoProposer = operatorsInAll, []uint64{liar: 5, honest: 2}, true
@@ -66,8 +68,8 @@ func Set(dc devnet.Config) devnet.Config {
 
 func (c *Config) check() error {
 	switch {
-	case len(c.Devnet.Chains) != chains:
-		return fmt.Errorf("chains %v: the judge is for %d", c.Devnet.Chains, chains)
+	case len(c.Devnet.Chains) != Chains:
+		return fmt.Errorf("chains %v: the judge is for %d", c.Devnet.Chains, Chains)
 	case c.Devnet.Operators != operatorsInAll || c.Devnet.Separate || c.Devnet.MessageExpiry == 0:
 		return fmt.Errorf("the judge is for %d operators in this process, and messages that expire", operatorsInAll)
 	case c.Duration <= 0 || c.Forced < 0:
@@ -265,7 +267,7 @@ func (r *run) dishonestly(ctx context.Context, end time.Time) error {
 		return n < minForced || time.Now().Before(end)
 	}
 	for i := 0; more(i); i++ {
-		if err := r.force(ctx, kinds[i%len(kinds)], r.d.Chains()[i%chains]); err != nil {
+		if err := r.force(ctx, kinds[i%len(kinds)], r.d.Chains()[i%Chains]); err != nil {
 			return err
 		}
 	}
@@ -297,7 +299,7 @@ func (r *run) verdict(ctx context.Context) error {
 	for i, w := range r.witnesses {
 		for _, bad := range w.refused() {
 			if !slices.ContainsFunc(r.forced, func(f *forced) bool { return f.tx == bad.Tx }) {
-				r.rep.find(&r.rep.Contested, 1, "contested: operator %d refused a proposal: %v", i, bad)
+				r.rep.find(&r.rep.Contested, 1, "contested", "operator %d refused a proposal: %v", i, bad)
 			}
 		}
 	}

@@ -93,6 +93,7 @@ func TestCounts(t *testing.T) {
 		"there, not executed":   {attempt{verdict: late}, map[placed][]executedMessage{tx(1): at(5, 6)}, Counts{Unknown: 1}},
 		"late":                  {attempt{verdict: late}, nil, Counts{Late: 1}},
 		"valid, refused":        {attempt{verdict: refused}, nil, Counts{WronglyRefused: 1}},
+		"valid, expired":        {attempt{verdict: refused, rule: executor.RuleExpiry.String()}, nil, Counts{Late: 1}},
 		"unknown":               {attempt{verdict: unknown}, nil, Counts{Unknown: 1}},
 		"invalid, refused":      {attempt{forged: exists, verdict: refused, rule: exists.refusedBy()}, nil, Counts{Refused: map[string]int{exists.refusedBy(): 1}}},
 		"by another rule":       {attempt{forged: exists, verdict: refused, rule: executor.RuleExpiry.String()}, nil, Counts{Unknown: 1}},

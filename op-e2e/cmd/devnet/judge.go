@@ -41,6 +41,9 @@ func holdCourt(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if len(chains) != judge.Chains {
+		return fmt.Errorf("--%s: %v: expected %d", judgeChainsFlag.Name, chains, judge.Chains)
+	}
 	minutes := c.Float64(minutesFlag.Name)
 	if !(minutes > 0 && minutes <= maxMinutes) { // nor is it a number
 		return fmt.Errorf("--%s: %v: expected more than 0, and at most %d", minutesFlag.Name, minutes, maxMinutes)
@@ -56,7 +59,7 @@ func holdCourt(c *cli.Context) error {
 	defer logFile.Close()
 	dc.Chains = chains
 	cfg := judge.DefaultConfig(c.App.Writer, dc.Log)
-	cfg.Devnet, cfg.Duration, cfg.Forced, cfg.Seed = judge.Set(dc), time.Duration(minutes*float64(time.Minute)), forced, c.Uint64(judgeSeedFlag.Name)
+	cfg.Devnet, cfg.Duration, cfg.Forced, cfg.Seed = judge.Prepare(dc), time.Duration(minutes*float64(time.Minute)), forced, c.Uint64(judgeSeedFlag.Name)
 	fmt.Fprintln(c.App.Writer, "log of all services: "+logFile.Name())
 	rep, err := judge.Run(c.Context, cfg)
 	if err != nil {
