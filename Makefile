@@ -68,7 +68,7 @@ test-op-geth: upstream ## our tests of the patched op-geth
 
 .PHONY: test-system
 test-system: upstream contracts ## system tests: real L1, engines, contracts and op-supernode verification
-	$(GO) test -timeout 60m -p 1 ./op-e2e/system/... ./op-e2e/faultnet/... ./op-e2e/drill/... ./op-e2e/conductor/...
+	$(GO) test -timeout 60m -p 1 ./op-e2e/system/... ./op-e2e/faultnet/... ./op-e2e/drill/... ./op-e2e/conductor/... ./op-e2e/judge/...
 
 # Seeds of the simulation, 0 to SEEDS-1. SEED=n replays one and prints what happened.
 SEEDS ?= 2000
