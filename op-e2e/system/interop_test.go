@@ -2,23 +2,35 @@ package system
 
 import (
 	"context"
+	"fmt"
+	"net"
 	"testing"
 
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/core/types"
+	"github.com/ethereum/go-ethereum/node"
+	gethrpc "github.com/ethereum/go-ethereum/rpc"
 	"github.com/stretchr/testify/require"
 
 	"github.com/ethereum-optimism/optimism/op-core/interop/messages"
+	"github.com/ethereum-optimism/optimism/op-service/eth"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-e2e/devnet"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/config"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
 )
 
 // TestInterop: a chain with blocks of one second and one with blocks of two, whose engines
 // ask the executor about the messages that transactions in their pools execute.
 func TestInterop(t *testing.T) {
-	s := start(t, func(c *devnet.Config) { c.IngressFilter, c.BlockTimes = true, map[uint64]uint64{chainB: 2} })
+	admin := config.Admin{ListenAddr: "127.0.0.1", ListenPort: freePort(t), JWT: eth.Bytes32{5}}
+	s := start(t, func(c *devnet.Config) {
+		c.IngressFilter, c.BlockTimes = true, map[uint64]uint64{chainB: 2}
+		c.Sequencer = func(s *config.SharedSequencer) { s.Admin = admin }
+	})
 	t.Run("block times", func(t *testing.T) { blockTimes(s.in(t)) })
 	t.Run("pool", func(t *testing.T) { executesFromPool(s.in(t)) })
+	t.Run("failsafe", func(t *testing.T) { failsafe(s.in(t), admin) })
 	now := s.slotNow()
 	s.awaitCrossSafe(now)
 }
@@ -81,4 +93,48 @@ func executesFromPool(s *scenario) {
 		require.Equal(s.t, types.ReceiptStatusSuccessful, r.Status)
 		nonce++
 	}
+}
+
+// failsafe: while it is on nothing executes a message, and everything else goes on. Only who
+// has the secret can set it.
+func failsafe(s *scenario, at config.Admin) {
+	url := fmt.Sprintf("http://%s:%d", at.ListenAddr, at.ListenPort)
+	set := func(secret eth.Bytes32, on bool) error {
+		c, err := gethrpc.DialOptions(s.ctx, url, gethrpc.WithHTTPAuth(node.NewJWTAuth(secret)))
+		require.NoError(s.t, err)
+		defer c.Close()
+		return c.CallContext(s.ctx, nil, "admin_setFailsafeEnabled", on)
+	}
+	require.Error(s.t, set(eth.Bytes32{6}, true), "another secret")
+	require.NoError(s.t, set(at.JWT, true))
+	public, err := gethrpc.DialContext(s.ctx, s.SharedSequencerURL())
+	require.NoError(s.t, err)
+	defer public.Close()
+	var on bool
+	require.NoError(s.t, public.CallContext(s.ctx, &on, "admin_getFailsafeEnabled"))
+	require.True(s.t, on)
+	require.Error(s.t, public.CallContext(s.ctx, nil, "admin_setFailsafeEnabled", false), "not for everybody")
+
+	b, _ := s.bridge(s.user(5), chainA, chainB)
+	waiting, err := b.Send(s.ctx)
+	require.NoError(s.t, err)
+	s.executes(s.NewBundle().Tx(s.user(6), devnet.Transfer(chainA, 0, s.fresh().Address, ether(1))))
+	require.NoError(s.t, s.AwaitSlots(s.ctx, 2))
+	client, err := s.Sequencer(s.ctx)
+	require.NoError(s.t, err)
+	st, err := client.BundleStatus(s.ctx, waiting)
+	require.NoError(s.t, err)
+	require.Equal(s.t, bundlepool.Pending, st.State)
+
+	require.NoError(s.t, set(at.JWT, false))
+	st, err = s.AwaitBundle(s.ctx, waiting)
+	require.NoError(s.t, err)
+	require.Equal(s.t, bundlepool.Executed, st.State)
+}
+
+func freePort(t *testing.T) int {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
 }

@@ -181,6 +181,9 @@ func (s *SharedSequencer) Check() error {
 	if s.Admin.ListenPort < 0 || s.Admin.ListenPort > math.MaxUint16 {
 		return fmt.Errorf("%s: %d: expected a port between 0 and %d", flags.AdminPort.Name, s.Admin.ListenPort, math.MaxUint16)
 	}
+	if s.Admin.ListenAddr == "" && s.Admin.JWT != (eth.Bytes32{}) {
+		return fmt.Errorf("%s: given without %s: the admin RPC needs an address", flags.AdminJWT.Name, flags.AdminAddr.Name)
+	}
 	if s.Admin.ListenAddr != "" && s.Admin.JWT == (eth.Bytes32{}) {
 		return fmt.Errorf("%s: missing: callers of the admin RPC have to prove who they are", flags.AdminJWT.Name)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/ethereum/go-ethereum/core/types"
 	"github.com/ethereum/go-ethereum/log"
 
+	"github.com/ethereum-optimism/optimism/op-core/interop"
 	"github.com/ethereum-optimism/optimism/op-service/clock"
 	"github.com/ethereum-optimism/optimism/op-service/eth"
 
@@ -274,7 +275,7 @@ func fillBlock(ctx context.Context, b *Block, opts engine.FillOptions) (*filled,
 // take checks a fill and puts it into the order. The pool asked whether messages are valid
 // when it took their transactions in; one that is not valid any more, because it has
 // expired or a reorg took its origin, is rolled back with the whole fill, which is made
-// again without it. Only once: plain traffic does not wait for more of them.
+// again without it. Of these only one: the fill after that takes no more of them.
 func (r *run) take(ctx context.Context, b *Block, f *filled) error {
 	for try := 0; ; try++ {
 		txs, err := Checked(f.txs)
@@ -300,8 +301,9 @@ func (r *run) take(ctx context.Context, b *Block, f *filled) error {
 			return nil // without plain transactions this time
 		}
 		opts := f.opts
-		opts.Interop = opts.Interop && try == 0
-		if bad.Rule == executor.RuleHistory || bad.Rule == executor.RuleOrder {
+		opts.MaxTime = max(r.times.Cut.Sub(r.clock.Now())/2, r.times.MinFill)
+		opts.Interop = opts.Interop && try == 0 && bad.Rule != executor.RuleHistory
+		if bad.Rule == executor.RuleHistory || bad.Rule == executor.RuleOrder || errors.Is(bad, interop.ErrFuture) {
 			opts.Skip = append(opts.Skip, bad.Tx) // it may become valid
 		} else {
 			opts.Reject = append(opts.Reject, bad.Tx)

@@ -442,3 +442,24 @@ func TestPruneFreesSegments(t *testing.T) {
 	require.Equal(t, uint64(140), time)
 	fill(t, l, 141, 142)
 }
+
+// A chain of the set that this operator does not serve has openings in every record and no
+// block in any: it holds nothing back.
+func TestPruneWithChainNotServed(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	l := open(t, t.TempDir())
+	for slot := sequence.Slot(1000); slot < 1020; slot++ {
+		r := next(t, l, slot, chainA, chainB)
+		delete(r.Payloads, chainB)
+		require.NoError(t, l.Append(ctx, r))
+	}
+	head, _, _ := l.Head(chainA)
+	require.NoError(t, l.Prune(ctx, chainA, head.Number-4))
+	n := 0
+	for _, err := range l.Slots(0) {
+		require.NoError(t, err)
+		n++
+	}
+	require.Equal(t, 5, n)
+}

@@ -106,7 +106,12 @@ func (l *Ledger) Refill(ctx context.Context, chain sequence.ChainID, eng Importe
 	}
 	l.log.Info("Refilling engine from the ledger", "chain", chain, "engine", res.Engine, "from", have, "to", res.Log, "blocks", len(todo))
 	setHead := func(id eth.BlockID) error {
-		if err := eng.SetHead(ctx, id.Hash, common.Hash{}, common.Hash{}); err != nil {
+		// With the final block, which a crash may have taken from the engine.
+		final, err := l.final(ctx, chain, id, eng)
+		if err != nil {
+			return fmt.Errorf("final block: %w", err)
+		}
+		if err := eng.SetHead(ctx, id.Hash, final, final); err != nil {
 			return fmt.Errorf("make block %s the head: %w", id, err)
 		}
 		return nil
@@ -144,34 +149,26 @@ func (l *Ledger) Refill(ctx context.Context, chain sequence.ChainID, eng Importe
 	if res.Engine = head.ID(); res.Engine != res.Log {
 		return res, fail(fmt.Errorf("the engine took block %s for its head and stands on %s", res.Log, res.Engine))
 	}
-	if err := l.labels(ctx, chain, res.Log, eng); err != nil {
-		return res, fail(err)
-	}
 	res.Outcome = Refilled
 	l.log.Info("Refilled engine from the ledger", "chain", chain, "head", res.Engine, "imported", res.Imported)
 	return res, nil
 }
 
-// labels tells an engine which of its blocks is final, as far as the log knows.
-func (l *Ledger) labels(ctx context.Context, chain sequence.ChainID, head eth.BlockID, eng Importer) error {
+// final is the chain's final block as far as the log knows, zero if the engine does not have
+// it below a head: L1 went back behind what it called final, and derivation sees to it.
+func (l *Ledger) final(ctx context.Context, chain sequence.ChainID, head eth.BlockID, eng Importer) (common.Hash, error) {
 	l.mu.RLock()
 	final := l.state.chains[chain].final
 	l.mu.RUnlock()
 	if final == (eth.BlockID{}) || final.Number > head.Number {
-		return nil
+		return common.Hash{}, nil
 	}
-	at, err := eng.Block(ctx, final.Number)
-	if err != nil {
-		return fmt.Errorf("final block %s: %w", final, err)
+	at, err := eng.BlockByHash(ctx, final.Hash)
+	if errors.Is(err, engine.ErrNotFound) || (err == nil && at.Number != final.Number) {
+		l.log.Warn("Engine does not have the final block of the ledger", "chain", chain, "final", final)
+		return common.Hash{}, nil
 	}
-	if at.Hash != final.Hash { // L1 went back behind what it called final; derivation sees to it
-		l.log.Warn("Engine is not on the final block of the ledger", "chain", chain, "engine", at.ID(), "final", final)
-		return nil
-	}
-	if err := eng.SetHead(ctx, head.Hash, final.Hash, final.Hash); err != nil {
-		return fmt.Errorf("make block %s final: %w", final, err)
-	}
-	return nil
+	return final.Hash, err
 }
 
 // missing walks from a head down to the newest block the engine has: that one, the

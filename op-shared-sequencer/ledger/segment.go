@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	segmentMagic  = "opsslog\x01" // the last byte is the format's version
+	segmentMagic  = "opsslog\x02" // the last byte is the format's version
 	segmentHeader = 8 + 8 + 8 + 4
 	frameHeader   = 8 + 8 + 4 + 4 + 4
 	segmentSuffix = ".log"

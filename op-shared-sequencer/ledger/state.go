@@ -211,7 +211,8 @@ func (s *state) prune(p pruneBody) {
 	for i, e := range s.entries {
 		for i := range e.opens {
 			o := &e.opens[i]
-			o.pruned = o.pruned || (o.chain == p.Chain && o.number < p.Below)
+			// A chain that the log has no block of is not this operator's.
+			o.pruned = o.pruned || (o.chain == p.Chain && o.number < p.Below) || s.chains[o.chain] == nil
 			whole = whole && o.pruned
 		}
 		// The newest stays: it says where the agreement goes on.

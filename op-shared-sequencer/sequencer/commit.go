@@ -350,8 +350,8 @@ func (s *Sequencer) settle(sl *slot) {
 			s.bundles.Settled(b.id, b.node.safeHead().Number)
 		}
 	}
-	if s.settled++; s.settled%finalEvery == 0 {
-		prune := s.settled%pruneEvery == 0
+	if n := sl.blocks[0].opening.ParentNumber + 1; n%finalEvery == 0 {
+		prune := n%pruneEvery == 0
 		s.run(func() { s.tidy(prune) }) // the next slot does not wait for it
 	}
 	sl.report.Late = s.clock.Now().Sub(time.Unix(int64(sl.time), 0))

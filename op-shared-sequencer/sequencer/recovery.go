@@ -281,7 +281,10 @@ func (s *Sequencer) redeliver(ctx context.Context, m *member) error {
 // operator did: it was behind, and what the batcher has posted came before the other
 // operators' word. It returns the ledger's new head.
 func (s *Sequencer) derived(ctx context.Context, m *member, logged eth.BlockID) (eth.BlockID, error) {
-	for logged.Number < m.head.Number {
+	for done := 0; logged.Number < m.head.Number; done++ {
+		if done == redeliverBatch {
+			return logged, fmt.Errorf("agreed blocks that derivation has made are noted: it is at %s", logged)
+		}
 		r, err := s.ledger.Following(m.id, logged.Hash)
 		if errors.Is(err, ledger.ErrNotFound) {
 			break
@@ -547,7 +550,7 @@ const (
 
 // tidy has the ledger note what of each chain is final, and drop what it need not keep: blocks
 // far below the safe head, which derivation could make again from L1 if the engine lost
-// them. A chain that has left the set is among them: its blocks are in old slots.
+// them. A chain that has left the set is among them while this operator serves it.
 func (s *Sequencer) tidy(prune bool) {
 	for _, c := range s.chains {
 		n := c.current()

@@ -197,7 +197,6 @@ type Sequencer struct {
 	// rotation, or this operator's draft. The fields behind it change only then, and under mu.
 	turn     sync.Mutex
 	building *slot     // the builder works on
-	settled  uint64    // slots, since the start
 	alone    time.Time // since when ready chains wait for one that is not
 	waiting  string    // for what, as last logged
 	adopting sync.Mutex

@@ -35,11 +35,19 @@ type Config struct {
 	Chains []executor.ChainConfig
 	// MessageExpiry is the expiry window in seconds: older messages are not needed.
 	MessageExpiry uint64
-	// CacheBytes bounds the memory for blocks that were added or asked for lately, 32
-	// bytes a log. 0: DefaultCacheBytes.
+	// Margin is for how long, in seconds, messages are kept beyond that: as long as a chain
+	// may be taken back. 0: DefaultMargin.
+	Margin uint64
+	// CacheBytes bounds what is kept in memory of blocks that were added or asked for
+	// lately, 32 bytes a log; what keeping a block takes beside that is not counted. 0:
+	// DefaultCacheBytes.
 	CacheBytes uint64
 	Log        log.Logger
 }
+
+// DefaultMargin is the sequencing window of the OP Stack's chains: what is older cannot be
+// taken back.
+const DefaultMargin = 12 * 60 * 60
 
 // DefaultCacheBytes is room for two million logs.
 const DefaultCacheBytes = 64 << 20
@@ -81,7 +89,7 @@ func Open(cfg Config) (*History, error) {
 		if h.chains[cc.ID] != nil {
 			return nil, errors.Join(fmt.Errorf("message history: chain %s is configured twice", cc.ID), h.Close())
 		}
-		c := &chain{cfg: cc, expiry: cfg.MessageExpiry, dir: filepath.Join(cfg.Dir, fmt.Sprintf("chain-%s", cc.ID)), recent: cache, log: cfg.Log.New("chain", cc.ID)}
+		c := &chain{cfg: cc, expiry: cfg.MessageExpiry, margin: cmp.Or(cfg.Margin, DefaultMargin), dir: filepath.Join(cfg.Dir, fmt.Sprintf("chain-%s", cc.ID)), recent: cache, log: cfg.Log.New("chain", cc.ID)}
 		if err := c.open(); err != nil {
 			c.log.Error("Message history cannot be read, begins again empty", "err", err)
 			if err := c.discard(); err != nil {
@@ -189,6 +197,7 @@ func (h *History) Rewind(id sequence.ChainID, to eth.BlockID) error {
 type chain struct {
 	cfg    executor.ChainConfig
 	expiry uint64
+	margin uint64
 	dir    string
 	recent *recent
 	log    log.Logger
@@ -279,13 +288,20 @@ func (c *chain) refresh() error {
 }
 
 // needed is the oldest timestamp whose messages a block behind head could still execute.
-func (c *chain) needed(headTime uint64) uint64 {
+func (c *chain) needed(headTime uint64) uint64 { return c.since(headTime, c.expiry) }
+
+// kept is the oldest timestamp whose messages are kept: those that a block could execute
+// if the chain were taken back, too.
+func (c *chain) kept(headTime uint64) uint64 { return c.since(headTime, c.expiry+c.margin) }
+
+// since is an age before the head, or when interop became active.
+func (c *chain) since(headTime, age uint64) uint64 {
 	if c.cfg.InteropTime == nil {
 		return math.MaxUint64
 	}
 	oldest := uint64(0)
-	if headTime > c.expiry {
-		oldest = headTime - c.expiry
+	if headTime > age {
+		oldest = headTime - age
 	}
 	return max(oldest, *c.cfg.InteropTime)
 }
@@ -398,26 +414,29 @@ func (c *chain) append(block eth.BlockRef, receipts types.Receipts, headTime uin
 	}
 	c.head = block
 	c.recent.added(recentKey{c.cfg.ID, c.branch, block.Number}, block.Time, hashes)
-	return c.prune()
+	c.prune()
+	return nil
 }
 
-// prune deletes blocks whose messages have expired, some at a time. mu is held.
-func (c *chain) prune() error {
-	needed := c.needed(c.head.Time)
-	if needed <= c.first.Timestamp || (needed-c.first.Timestamp)/c.cfg.BlockTime < pruneEvery {
-		return nil
+// prune deletes blocks whose messages have expired, some at a time. They are kept for the
+// margin beyond that, so that the history is complete also when the chain is taken back. mu
+// is held.
+func (c *chain) prune() {
+	oldest := c.kept(c.head.Time)
+	if oldest > c.head.Time {
+		return // interop is not active
 	}
-	// One block more than needed: it shows that nothing is missing.
-	if err := c.db.Prune(c.first.Number + (needed-c.first.Timestamp)/c.cfg.BlockTime - 1); err != nil {
-		return fmt.Errorf("prune: %w", err)
+	if oldest <= c.first.Timestamp || (oldest-c.first.Timestamp)/c.cfg.BlockTime < pruneEvery {
+		return
 	}
-	first, err := c.db.FirstSealedBlock()
-	if err != nil {
-		return fmt.Errorf("first block after pruning: %w", err)
+	err := c.db.Prune(c.first.Number + (oldest-c.first.Timestamp)/c.cfg.BlockTime)
+	first, firstErr := c.db.FirstSealedBlock()
+	if err = errors.Join(err, firstErr); err != nil {
+		c.log.Warn("Message history cannot be pruned", "err", err) // the block is in it all the same
+		return
 	}
 	c.first = first
 	c.log.Debug("Message history is pruned", "first", first)
-	return nil
 }
 
 // pruneEvery is after how many expired blocks they are deleted.

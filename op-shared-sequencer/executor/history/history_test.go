@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/ethereum-optimism/optimism/op-core/interop"
 	"github.com/ethereum-optimism/optimism/op-core/interop/messages"
 	"github.com/ethereum-optimism/optimism/op-service/eth"
 	"github.com/ethereum-optimism/optimism/op-service/testlog"
@@ -43,7 +44,7 @@ const id = sequence.ChainID(901)
 func config(dir string, logger log.Logger) history.Config {
 	interop := uint64(0)
 	return history.Config{
-		Dir: dir, Log: logger, MessageExpiry: 1_000_000,
+		Dir: dir, Log: logger, MessageExpiry: 1_000_000, Margin: 1,
 		Chains: []executor.ChainConfig{{ID: id, BlockTime: 2, InteropTime: &interop, GenesisTime: 1000, Genesis: eth.BlockID{Hash: hash(0, 0)}}},
 	}
 }
@@ -510,4 +511,51 @@ func TestConcurrent(t *testing.T) {
 	}
 	close(done)
 	readers.Wait()
+}
+
+// What has expired is deleted, but for a margin: a chain that is taken back by less finds
+// the history complete all the same, and goes on from there.
+func TestPrune(t *testing.T) {
+	cfg := config(t.TempDir(), testlog.Logger(t, log.LevelCrit))
+	cfg.MessageExpiry, cfg.Margin = 400, 200
+	h := open(t, cfg)
+	s := newSource(3000, 5000)
+	ctx := context.Background()
+	require.NoError(t, h.Sync(ctx, id, s))
+	contains := func(head, n uint64) error {
+		m := messages.Message{PayloadHash: common.Hash{1}, Identifier: messages.Identifier{BlockNumber: n, Timestamp: 1000 + 2*n, ChainID: id.ID()}}
+		return h.Contains(id, s.blocks[head].ID(), m.Access().Query())
+	}
+	oldest := uint64(3000 - (400+200)/2)
+	require.ErrorIs(t, contains(3000, 10), interop.ErrSkipped, "deleted")
+	require.ErrorIs(t, contains(3000, oldest), interop.ErrConflict, "still there")
+	require.True(t, h.Complete(id))
+
+	back := uint64(3000 - 200/2) // the whole margin
+	require.NoError(t, h.Rewind(id, s.blocks[back].ID()))
+	require.True(t, h.Complete(id), "taken back by the margin")
+	require.NoError(t, h.Close())
+
+	h = open(t, cfg)
+	require.True(t, h.Complete(id))
+	reads := 0
+	s.onReceipts = func(n uint64) error {
+		reads++
+		require.Greater(t, n, back)
+		return nil
+	}
+	require.NoError(t, h.Sync(ctx, id, s))
+	require.EqualValues(t, 3000-back, reads, "nothing is read again")
+	require.NoError(t, h.Close())
+
+	// Before interop is active nothing is deleted: there is nothing that could expire.
+	cfg = config(t.TempDir(), cfg.Log)
+	later := uint64(1 << 40)
+	cfg.MessageExpiry, cfg.Margin, cfg.Chains[0].InteropTime = 1, 1, &later
+	h = open(t, cfg)
+	s = newSource(1500, 5000)
+	for n := range uint64(1500) {
+		require.NoError(t, h.Append(ctx, id, s.blocks[n], nil))
+	}
+	require.NoError(t, h.Rewind(id, s.blocks[1].ID()))
 }

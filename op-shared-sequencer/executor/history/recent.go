@@ -45,6 +45,9 @@ func keep(logs []byte, time uint64, are byte) []byte {
 // soon, so their checksums are worked out here, where nobody waits for them. The hashes are
 // its own from now on.
 func (r *recent) added(k recentKey, time uint64, hashes []byte) {
+	if len(hashes) == 0 {
+		return // nothing is in it, and the database says so
+	}
 	for i := 0; i < len(hashes); i += 32 {
 		sum := k.checksum(uint32(i/32), time, common.Hash(hashes[i:i+32]))
 		copy(hashes[i:], sum[:])

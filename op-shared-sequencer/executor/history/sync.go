@@ -220,7 +220,7 @@ func (c *chain) fill(ctx context.Context, src executor.Source, head eth.BlockRef
 
 // start is the block a history that ends in head has to begin with.
 func (c *chain) start(head eth.BlockRef) uint64 {
-	oldest := min(c.needed(head.Time), head.Time)
+	oldest := min(c.kept(head.Time), head.Time)
 	if oldest <= c.cfg.GenesisTime {
 		return c.cfg.Genesis.Number
 	}
