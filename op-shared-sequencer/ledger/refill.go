@@ -111,7 +111,13 @@ func (l *Ledger) Refill(ctx context.Context, chain sequence.ChainID, eng Importe
 		if err != nil {
 			return fmt.Errorf("final block: %w", err)
 		}
-		if err := eng.SetHead(ctx, id.Hash, final, final); err != nil {
+		err = eng.SetHead(ctx, id.Hash, final, final)
+		if err != nil && final != (common.Hash{}) {
+			// Not below this head, which is agreed on all the same.
+			l.log.Warn("Engine does not take the final block of the ledger", "chain", chain, "final", final, "head", id, "err", err)
+			err = eng.SetHead(ctx, id.Hash, common.Hash{}, common.Hash{})
+		}
+		if err != nil {
 			return fmt.Errorf("make block %s the head: %w", id, err)
 		}
 		return nil

@@ -114,6 +114,11 @@ func (e *fakeEngine) SetHead(ctx context.Context, head, safe, finalized common.H
 	if !ok {
 		return engine.ErrNotFound
 	}
+	for h := head; finalized != (common.Hash{}) && h != finalized; h = e.blocks[h].ParentHash {
+		if _, ok := e.blocks[h]; !ok {
+			return errors.New("final block not in canonical chain")
+		}
+	}
 	for h := head; !e.state[h]; h = e.blocks[h].ParentHash {
 		if _, ok := e.blocks[h]; !ok {
 			return engine.ErrParentState
@@ -212,7 +217,12 @@ func TestRefillRestoresFinality(t *testing.T) {
 	refill()
 	require.Equal(t, [2]common.Hash{block(85).Hash, block(85).Hash}, e.labels)
 
-	require.NoError(t, l.Finalize(ctx, chainA, eth.BlockID{Hash: common.Hash{0xbd}, Number: head.Number - 10}))
+	require.NoError(t, l.Finalize(ctx, chainA, eth.BlockID{Hash: common.Hash{0xbd}, Number: head.Number - 30}))
+	refill()
+	require.Equal(t, [2]common.Hash{}, e.labels, "nowhere")
+	aside := engine.BlockInfo{Hash: common.Hash{0xbe}, Number: head.Number - 29, ParentHash: common.Hash{0xbd}}
+	e.blocks[aside.Hash] = aside
+	require.NoError(t, l.Finalize(ctx, chainA, aside.ID()))
 	refill()
 	require.Equal(t, [2]common.Hash{}, e.labels, "not of this chain")
 }
