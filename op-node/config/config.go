@@ -146,6 +146,7 @@ type Bundles struct {
 func DefaultSharedSequencer() SharedSequencer {
 	return SharedSequencer{
 		RPC:        RPC{ListenAddr: flags.RPCAddr.Value, ListenPort: flags.RPCPort.Value},
+		Admin:      Admin{ListenPort: flags.AdminPort.Value},
 		ChainGrace: flags.ChainGrace.Value,
 		FillLead:   flags.FillLead.Value,
 		SealLead:   flags.SealLead.Value,
