@@ -348,7 +348,9 @@ func TestSessionFill(t *testing.T) {
 		txs := fill(t, openHead(t, n), miner.FillOptions{Reject: miner.AnyOf([]common.Hash{bad})})
 		require.Len(t, txs, 98, "the transaction and the later one of its sender")
 		require.NotNil(t, n.eth.TxPool().Get(bad))
-		n.build(n.attrs(n.head())) // the pool looks at its transactions when there is a new head
+		next := n.attrs(n.head()) // the pool looks at its transactions when there is a new head
+		next.NoTxPool = true
+		n.accept(n.build(next))
 		require.Eventually(t, func() bool { return n.eth.TxPool().Get(bad) == nil }, 10*time.Second, time.Millisecond)
 	})
 	t.Run("skip", func(t *testing.T) {
