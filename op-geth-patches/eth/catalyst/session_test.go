@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"math/big"
 	"math/rand"
+	"net/http/httptest"
 	"sync"
 	"testing"
 	"time"
@@ -33,6 +34,7 @@ import (
 	"github.com/ethereum/go-ethereum/eth/ethconfig"
 	"github.com/ethereum/go-ethereum/miner"
 	"github.com/ethereum/go-ethereum/params"
+	"github.com/ethereum/go-ethereum/rpc"
 	"github.com/stretchr/testify/require"
 )
 
@@ -884,4 +886,30 @@ func TestSessionConcurrent(t *testing.T) {
 		require.NotNil(t, block)
 		require.Equal(t, engine.VALID, b.newPayload(block.Envelope).Status)
 	}
+}
+
+// failsafeOn answers as an executor in failsafe does.
+type failsafeOn struct{}
+
+func (failsafeOn) GetFailsafeEnabled() bool { return true }
+
+// The failsafe is about what the pool offers. A block that others have agreed on, or that
+// derivation makes, is what it is.
+func TestSessionInFailsafe(t *testing.T) {
+	server := rpc.NewServer()
+	defer server.Stop()
+	require.NoError(t, server.RegisterName("admin", failsafeOn{}))
+	web := httptest.NewServer(server)
+	defer web.Close()
+	n := startOpNode(t, opNodeOptions{eth: func(c *ethconfig.Config) { c.InteropMessageRPC = web.URL }})
+	on, err := n.eth.QueryFailsafe(context.Background())
+	require.NoError(t, err)
+	require.True(t, on)
+	to := opRecipient(1)
+	tx := opTx(3, types.DynamicFeeTx{To: &to, Gas: 60_000, AccessList: types.AccessList{{Address: params.InteropCrossL2InboxAddress, StorageKeys: []common.Hash{{1}}}}})
+	run(t, openHead(t, n), tx)
+
+	derived := n.attrs(n.head(), tx)
+	derived.NoTxPool = true
+	require.Len(t, n.build(derived).ExecutionPayload.Transactions, len(derived.Transactions))
 }
