@@ -64,6 +64,7 @@ type world struct {
 	engines map[chainID]*enginefake.Engine
 	blocks  []*builder.Block
 	history *history
+	logs    map[chainID][]*types.Log // of what was sealed
 	exec    *executor.Executor
 	check   *executor.Slot
 	relayer *relay.Relayer
@@ -73,7 +74,7 @@ type world struct {
 }
 
 func newWorld(t require.TestingT, chains ...chainID) *world {
-	w := &world{t: t, engines: map[chainID]*enginefake.Engine{}, history: &history{logs: map[chainID][]*types.Log{}}}
+	w := &world{t: t, engines: map[chainID]*enginefake.Engine{}, history: &history{logs: map[chainID][]executor.Log{}}, logs: map[chainID][]*types.Log{}}
 	var addrs []common.Address
 	for _, k := range keys {
 		addrs = append(addrs, address(k))
@@ -109,7 +110,7 @@ func newWorld(t require.TestingT, chains ...chainID) *world {
 
 // again begins the slot anew, with the pools as they are.
 func (w *world) again() {
-	w.history.logs = map[chainID][]*types.Log{}
+	w.history.logs, w.logs = map[chainID][]executor.Log{}, map[chainID][]*types.Log{}
 	w.check = w.exec.Begin(slot, w.parents())
 	for _, b := range w.blocks {
 		require.NoError(w.t, b.Session.Discard(context.Background()))
@@ -205,11 +206,10 @@ func (w *world) seal() map[chainID]*eth.ExecutionPayload {
 	for id, p := range out {
 		receipts, err := w.engines[id].Receipts(context.Background(), p.BlockHash)
 		require.NoError(w.t, err)
-		var logs []*types.Log
+		require.Equal(w.t, hashes(executor.Logs(receipts)), hashes(w.history.logs[id]), "chain %s: the executor knows the block's logs", id)
 		for _, r := range receipts {
-			logs = append(logs, r.Logs...)
+			w.logs[id] = append(w.logs[id], r.Logs...)
 		}
-		require.Equal(w.t, logs, w.history.logs[id], "chain %s: the executor knows the block's logs", id)
 	}
 	return out
 }
@@ -233,10 +233,17 @@ func (w *world) replay(chains ...chainID) map[chainID]common.Hash {
 	return out
 }
 
+func hashes(logs []executor.Log) (out []common.Hash) {
+	for i := range logs {
+		out = append(out, logs[i].Hash())
+	}
+	return out
+}
+
 // history is the executor's: no block has messages, and what was appended is kept.
 type history struct {
 	mu   sync.Mutex
-	logs map[chainID][]*types.Log
+	logs map[chainID][]executor.Log
 }
 
 func (h *history) Contains(chain chainID, _ eth.BlockID, q messages.ContainsQuery) error {
@@ -251,12 +258,10 @@ const incompleteTime = genesisTime - 10
 
 func (h *history) Head(chainID) (eth.BlockRef, bool) { return eth.BlockRef{}, false }
 
-func (h *history) Append(_ context.Context, chain chainID, _ eth.BlockRef, receipts types.Receipts) error {
+func (h *history) Append(_ context.Context, chain chainID, _ eth.BlockRef, logs []executor.Log) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, r := range receipts {
-		h.logs[chain] = append(h.logs[chain], r.Logs...)
-	}
+	h.logs[chain] = append(h.logs[chain], logs...)
 	return nil
 }
 

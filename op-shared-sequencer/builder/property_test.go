@@ -99,7 +99,7 @@ func logCounts(w *world, m *model, plainUser int) map[chainID]int {
 	out := map[chainID]int{}
 	for c := range m.logs {
 		out[c] = 0
-		for _, l := range w.history.logs[c] {
+		for _, l := range w.logs[c] {
 			if string(l.Data) != "plain" {
 				out[c]++
 			}

@@ -39,7 +39,7 @@ func BenchmarkApply(b *testing.B) {
 		if n > 0 {
 			receipts = types.Receipts{{Logs: logs}}
 		}
-		require.NoError(b, h.Append(context.Background(), chainA, ref(chainA, n, n, 0), receipts))
+		require.NoError(b, h.Append(context.Background(), chainA, ref(chainA, n, n, 0), executor.Logs(receipts)))
 	}
 	parents := map[chainID]eth.BlockID{chainA: ref(chainA, blocks-1, 0, 0).ID(), chainB: {Number: 7}}
 	now := eth.BlockRef{Number: blocks, Time: blocks}

@@ -67,10 +67,49 @@ type History interface {
 	Contains(chain sequence.ChainID, head eth.BlockID, query messages.ContainsQuery) error
 	// Head is the newest block, false if there is none.
 	Head(chain sequence.ChainID) (eth.BlockRef, bool)
-	// Append adds a block with the logs of its receipts, in order. It does nothing if
-	// the block is there, and first takes back the blocks that it replaces.
-	// ErrNotLinked if the block's parent is not in the history.
-	Append(ctx context.Context, chain sequence.ChainID, block eth.BlockRef, receipts types.Receipts) error
+	// Append adds a block with its logs, in order. It does nothing if the block is there,
+	// and first takes back the blocks that it replaces. ErrNotLinked if the block's parent
+	// is not in the history.
+	Append(ctx context.Context, chain sequence.ChainID, block eth.BlockRef, logs []Log) error
+}
+
+// Log is what is kept of a log, by its place in the block: the hash that a message which
+// names it is compared with, and the message it executes itself.
+type Log struct {
+	Executes *messages.ExecutingMessage // nil: none
+
+	log  *types.Log
+	hash common.Hash // zero: not worked out yet
+}
+
+// Hash is that of origin and payload: messaging.md, "Message Identifier", "Message Payload".
+// Not to be called concurrently.
+func (l *Log) Hash() common.Hash {
+	if l.hash == (common.Hash{}) {
+		l.hash = messages.LogToLogHash(l.log)
+	}
+	return l.hash
+}
+
+// Logs are the logs of a block's receipts, in order.
+func Logs(receipts types.Receipts) []Log {
+	var logs []Log
+	for _, r := range receipts {
+		for _, l := range r.Logs {
+			kept, _ := newLog(l)
+			logs = append(logs, kept)
+		}
+	}
+	return logs
+}
+
+// newLog also says why a log that pretends to execute a message does not, as upstream sees it.
+func newLog(l *types.Log) (Log, error) {
+	m, err := messages.DecodeExecutingMessageLog(l)
+	if err != nil {
+		m = nil
+	}
+	return Log{Executes: m, log: l}, err
 }
 
 // Source is where a chain's canonical blocks come from: its engine.
@@ -173,7 +212,7 @@ func (x *Executor) Commit(ctx context.Context, s *Slot, sealed map[sequence.Chai
 			continue // its logs are no messages
 		}
 		group.Go(func() error {
-			return x.history.Append(ctx, chain, sealed[chain], types.Receipts{{Logs: s.open[chain].logs}})
+			return x.history.Append(ctx, chain, sealed[chain], s.open[chain].logs)
 		})
 	}
 	return group.Wait()

@@ -100,6 +100,19 @@ type memory struct {
 type memoryBlock struct {
 	ref  eth.BlockRef
 	logs []*types.Log
+	kept []executor.Log // instead of logs, if it was appended
+}
+
+func (b *memoryBlock) checksum(chain chainID, index uint32) (sum messages.MessageChecksum, ok bool) {
+	switch {
+	case uint64(index) < uint64(len(b.logs)):
+		m := identify(chain, b.ref, b.logs[index])
+		return m.Checksum(), true
+	case uint64(index) < uint64(len(b.kept)):
+		return messages.ChecksumArgs{BlockNumber: b.ref.Number, LogIndex: index, Timestamp: b.ref.Time, ChainID: chain.ID(), LogHash: b.kept[index].Hash()}.Checksum(), true
+	default:
+		return sum, false
+	}
 }
 
 func newMemory() *memory {
@@ -109,7 +122,7 @@ func newMemory() *memory {
 func (m *memory) add(chain chainID, block eth.BlockRef, logs ...*types.Log) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.blocks[chain] = append(m.blocks[chain], memoryBlock{block, logs})
+	m.blocks[chain] = append(m.blocks[chain], memoryBlock{ref: block, logs: logs})
 }
 
 func (m *memory) Contains(chain sequence.ChainID, head eth.BlockID, q messages.ContainsQuery) error {
@@ -119,10 +132,10 @@ func (m *memory) Contains(chain sequence.ChainID, head eth.BlockID, q messages.C
 		return executor.ErrHistoryIncomplete
 	}
 	for _, b := range m.blocks[chain] {
-		if b.ref.Number != q.BlockNum || b.ref.Number > head.Number || b.ref.Time != q.Timestamp || uint64(q.LogIdx) >= uint64(len(b.logs)) {
+		if b.ref.Number != q.BlockNum || b.ref.Number > head.Number || b.ref.Time != q.Timestamp {
 			continue
 		}
-		if msg := identify(chain, b.ref, b.logs[q.LogIdx]); msg.Checksum() == q.Checksum {
+		if sum, ok := b.checksum(chain, q.LogIdx); ok && sum == q.Checksum {
 			return nil
 		}
 	}
@@ -139,12 +152,10 @@ func (m *memory) Head(chain sequence.ChainID) (eth.BlockRef, bool) {
 	return bs[len(bs)-1].ref, true
 }
 
-func (m *memory) Append(_ context.Context, chain sequence.ChainID, block eth.BlockRef, receipts types.Receipts) error {
-	var logs []*types.Log
-	for _, r := range receipts {
-		logs = append(logs, r.Logs...)
-	}
-	m.add(chain, block, logs...)
+func (m *memory) Append(_ context.Context, chain sequence.ChainID, block eth.BlockRef, logs []executor.Log) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.blocks[chain] = append(m.blocks[chain], memoryBlock{ref: block, kept: logs})
 	return nil
 }
 

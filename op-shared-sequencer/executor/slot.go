@@ -30,7 +30,7 @@ type Slot struct {
 type openBlock struct {
 	parent eth.BlockID
 	number uint64
-	logs   []*types.Log // by their index in the block
+	logs   []Log // by their index in the block
 }
 
 type applied struct {
@@ -50,28 +50,38 @@ type Tx struct {
 	Logs []*types.Log
 
 	decoded  bool
-	executes []executes
+	logs     []Log
+	bad      map[int]error // of logs that pretend to execute a message
+	declared []messages.Access
+	badList  error // why the access list declares nothing
 }
 
-// executes is a log of a transaction that executes a message, or pretends to.
-type executes struct {
-	log     int // index in the transaction
-	message *messages.ExecutingMessage
-	err     error
-}
-
-// Decode finds the messages that the transaction executes. Apply does it if nobody has; it
-// is most of the work, depends on nothing else, and so can be done for several transactions
-// at once.
+// Decode works out what follows from the transaction alone: hashes of its logs, the messages
+// it executes and those it declares. Apply does it if nobody has; it is most of the work, and
+// can be done for several transactions at once.
 func (t *Tx) Decode() {
 	if t.decoded {
 		return
 	}
 	t.decoded = true
+	executes := false
+	t.logs = make([]Log, len(t.Logs))
 	for i, l := range t.Logs {
-		if m, err := messages.DecodeExecutingMessageLog(l); m != nil || err != nil {
-			t.executes = append(t.executes, executes{i, m, err})
+		var err error
+		if t.logs[i], err = newLog(l); err != nil {
+			if t.bad == nil {
+				t.bad = make(map[int]error)
+			}
+			t.bad[i] = err
 		}
+		if t.logs[i].Executes != nil {
+			executes = true
+		} else {
+			t.logs[i].Hash() // others are hardly ever messages themselves: Commit has time for them
+		}
+	}
+	if executes {
+		t.declared, t.badList = messages.DecodeAccessList(t.AccessList)
 	}
 }
 
@@ -110,25 +120,22 @@ func (s *Slot) Apply(chain sequence.ChainID, txs []Tx) error {
 
 func (s *Slot) apply(chain sequence.ChainID, b *openBlock, tx *Tx) error {
 	tx.Decode()
-	declared, next := declarations{list: tx.AccessList}, tx.executes
 	for i, l := range tx.Logs {
 		index := len(b.logs)
 		if uint64(l.Index) != uint64(index) || index > math.MaxUint32 {
 			return fmt.Errorf("%w: chain %s slot %d tx %s: log has index %d, the block has %d logs so far", ErrMisuse, chain, s.slot, tx.Hash, l.Index, index)
 		}
-		if len(next) > 0 && next[0].log == i {
-			m, err := next[0].message, next[0].err
-			next = next[1:]
-			if err != nil {
-				// Upstream takes such a log for no message. The CrossL2Inbox cannot emit
-				// one; if it did, it could not have been declared.
-				return refuse(RuleDeclared, "%v", err).at(chain, s.slot, tx.Hash, uint32(index), nil)
-			}
-			if no := s.check(chain, m, &declared); no != nil {
+		if err := tx.bad[i]; err != nil {
+			// Upstream takes such a log for no message. The CrossL2Inbox cannot emit
+			// one; if it did, it could not have been declared.
+			return refuse(RuleDeclared, "%v", err).at(chain, s.slot, tx.Hash, uint32(index), nil)
+		}
+		if m := tx.logs[i].Executes; m != nil {
+			if no := s.check(chain, m, tx); no != nil {
 				return no.at(chain, s.slot, tx.Hash, uint32(index), m)
 			}
 		}
-		b.logs = append(b.logs, l)
+		b.logs = append(b.logs, tx.logs[i])
 	}
 	return nil
 }
@@ -143,13 +150,14 @@ func (s *Slot) Adopt(chain sequence.ChainID, txs []Tx) error {
 	}
 	before := len(b.logs)
 	for i := range txs {
-		for _, l := range txs[i].Logs {
+		txs[i].Decode()
+		for n, l := range txs[i].Logs {
 			if uint64(l.Index) > uint64(len(b.logs)) {
 				b.truncate(before)
 				return fmt.Errorf("%w: chain %s slot %d tx %s: log has index %d, the block has %d logs so far", ErrMisuse, chain, s.slot, txs[i].Hash, l.Index, len(b.logs))
 			}
 			if int(l.Index) == len(b.logs) {
-				b.logs = append(b.logs, l)
+				b.logs = append(b.logs, txs[i].logs[n])
 			}
 		}
 	}
@@ -161,13 +169,13 @@ func (s *Slot) Adopt(chain sequence.ChainID, txs []Tx) error {
 }
 
 // check judges a message that is executed by the next log of the global order.
-func (s *Slot) check(executing sequence.ChainID, m *messages.ExecutingMessage, declared *declarations) *refusal {
+func (s *Slot) check(executing sequence.ChainID, m *messages.ExecutingMessage, tx *Tx) *refusal {
 	t := uint64(s.slot)
 	initiating, no := s.x.link(executing, t, m)
 	if no != nil {
 		return no
 	}
-	if no := declared.check(m); no != nil {
+	if no := tx.declares(m); no != nil {
 		return no
 	}
 	if b := s.open[initiating]; b != nil && m.Timestamp == t {
@@ -188,9 +196,8 @@ func (b *openBlock) check(t uint64, m *messages.ExecutingMessage) *refusal {
 	if uint64(m.LogIdx) >= uint64(len(b.logs)) {
 		return refuse(RuleOrder, "block %d has %d logs so far", b.number, len(b.logs))
 	}
-	l := b.logs[m.LogIdx]
 	want := messages.ChecksumArgs{
-		BlockNumber: b.number, LogIndex: m.LogIdx, Timestamp: t, ChainID: m.ChainID, LogHash: messages.LogToLogHash(l),
+		BlockNumber: b.number, LogIndex: m.LogIdx, Timestamp: t, ChainID: m.ChainID, LogHash: b.logs[m.LogIdx].Hash(),
 	}.Checksum()
 	if want != m.Checksum {
 		return refuse(RuleExists, "checksum is %s, not %s", want, m.Checksum)
@@ -203,24 +210,13 @@ func (b *openBlock) truncate(n int) {
 	b.logs = b.logs[:n]
 }
 
-// declarations is a transaction's access list, decoded when it is first needed.
-type declarations struct {
-	list    types.AccessList
-	decoded bool
-	access  []messages.Access
-	err     error
-}
-
-func (d *declarations) check(m *messages.ExecutingMessage) *refusal {
-	if !d.decoded {
-		d.access, d.err = messages.DecodeAccessList(d.list)
-		d.decoded = true
+// declares judges whether the access list has a message that the transaction executes.
+func (t *Tx) declares(m *messages.ExecutingMessage) *refusal {
+	if t.badList != nil {
+		return refuse(RuleDeclared, "access list: %v", t.badList)
 	}
-	if d.err != nil {
-		return refuse(RuleDeclared, "access list: %v", d.err)
-	}
-	if !slices.ContainsFunc(d.access, func(a messages.Access) bool { return messageOf(a) == *m }) {
-		return refuse(RuleDeclared, "the transaction's access list declares %d messages, not this one", len(d.access))
+	if !slices.ContainsFunc(t.declared, func(a messages.Access) bool { return messageOf(a) == *m }) {
+		return refuse(RuleDeclared, "the transaction's access list declares %d messages, not this one", len(t.declared))
 	}
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/core/types"
 
 	"github.com/ethereum-optimism/optimism/op-core/interop/messages"
@@ -23,7 +22,7 @@ type chainHistory struct{ blocks []historyBlock } // by number, the first is gen
 
 type historyBlock struct {
 	ref  eth.BlockRef
-	logs []common.Hash
+	logs []executor.Log
 }
 
 var _ executor.History = (*history)(nil)
@@ -49,7 +48,7 @@ func (h *history) Contains(chain sequence.ChainID, head eth.BlockID, q messages.
 		return fmt.Errorf("%w: block %d log %d", executor.ErrNoSuchMessage, q.BlockNum, q.LogIdx)
 	}
 	sum := messages.ChecksumArgs{
-		BlockNumber: q.BlockNum, LogIndex: q.LogIdx, Timestamp: q.Timestamp, ChainID: chain.ID(), LogHash: b.logs[q.LogIdx],
+		BlockNumber: q.BlockNum, LogIndex: q.LogIdx, Timestamp: q.Timestamp, ChainID: chain.ID(), LogHash: b.logs[q.LogIdx].Hash(),
 	}.Checksum()
 	if sum != q.Checksum {
 		return fmt.Errorf("%w: block %d log %d has another checksum", executor.ErrNoSuchMessage, q.BlockNum, q.LogIdx)
@@ -64,7 +63,7 @@ func (h *history) Head(chain sequence.ChainID) (eth.BlockRef, bool) {
 	return eth.BlockRef{}, false
 }
 
-func (h *history) Append(_ context.Context, chain sequence.ChainID, block eth.BlockRef, receipts types.Receipts) error {
+func (h *history) Append(_ context.Context, chain sequence.ChainID, block eth.BlockRef, logs []executor.Log) error {
 	c := h.chains[chain]
 	n := block.Number
 	if n < uint64(len(c.blocks)) && c.blocks[n].ref.Hash == block.Hash {
@@ -73,13 +72,7 @@ func (h *history) Append(_ context.Context, chain sequence.ChainID, block eth.Bl
 	if n > uint64(len(c.blocks)) || (n > 0 && c.blocks[n-1].ref.Hash != block.ParentHash) {
 		return fmt.Errorf("%w: %s", executor.ErrNotLinked, block)
 	}
-	b := historyBlock{ref: block}
-	for _, r := range receipts {
-		for _, l := range r.Logs {
-			b.logs = append(b.logs, messages.LogToLogHash(l))
-		}
-	}
-	c.blocks = append(c.blocks[:n:n], b)
+	c.blocks = append(c.blocks[:n:n], historyBlock{block, logs})
 	return nil
 }
 
@@ -120,7 +113,7 @@ func (h *history) Sync(ctx context.Context, chain sequence.ChainID, src executor
 				return err
 			}
 		}
-		if err := h.Append(ctx, chain, b, receipts); err != nil {
+		if err := h.Append(ctx, chain, b, executor.Logs(receipts)); err != nil {
 			return err
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/ethereum-optimism/optimism/op-service/eth"
 	"github.com/ethereum-optimism/optimism/op-service/testlog"
 
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/executor"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/executor/history"
 )
 
@@ -27,6 +28,6 @@ func BenchmarkAppend(b *testing.B) {
 	require.NoError(b, h.Append(context.Background(), id, block, nil))
 	for b.Loop() {
 		block = eth.BlockRef{Hash: hash(block.Number+1, 0), Number: block.Number + 1, ParentHash: block.Hash, Time: block.Time + 2}
-		require.NoError(b, h.Append(context.Background(), id, block, types.Receipts{r}))
+		require.NoError(b, h.Append(context.Background(), id, block, executor.Logs(types.Receipts{r})))
 	}
 }

@@ -16,7 +16,6 @@ import (
 	"path/filepath"
 	"sync"
 
-	"github.com/ethereum/go-ethereum/core/types"
 	"github.com/ethereum/go-ethereum/log"
 	"github.com/gofrs/flock"
 
@@ -163,7 +162,7 @@ func (h *History) Complete(id sequence.ChainID) bool {
 }
 
 // Append is executor.History's. The block is durable when it returns.
-func (h *History) Append(ctx context.Context, id sequence.ChainID, block eth.BlockRef, receipts types.Receipts) error {
+func (h *History) Append(ctx context.Context, id sequence.ChainID, block eth.BlockRef, logs []executor.Log) error {
 	c, err := h.chain(id)
 	if err != nil {
 		return err
@@ -173,7 +172,7 @@ func (h *History) Append(ctx context.Context, id sequence.ChainID, block eth.Blo
 	}
 	c.writing.Lock()
 	defer c.writing.Unlock()
-	if err := c.append(block, receipts, block.Time); err != nil {
+	if err := c.append(block, logs, block.Time); err != nil {
 		return fmt.Errorf("message history: chain %s: append block %s: %w", id, block, err)
 	}
 	return nil
@@ -342,8 +341,8 @@ func (c *chain) contains(head eth.BlockID, q messages.ContainsQuery) error {
 	}
 	key := recentKey{c.cfg.ID, c.branch, q.BlockNum}
 	known, ok := c.recent.has(key, &q)
-	if !known {
-		// The next ones are likely to be of the same block.
+	if !known && c.recent.again(key) {
+		// The next ones are likely to be of the same block too.
 		if seal, hashes, err := c.db.LogHashes(q.BlockNum); err == nil {
 			ok = key.in(c.recent.read(key, seal.Timestamp, hashes), &q)
 		}
@@ -368,7 +367,7 @@ func (c *chain) incomplete(format string, args ...any) error {
 
 // append adds a block, taking back what it replaces. If it is the first, it must be old
 // enough for a history that goes on to headTime. writing is held.
-func (c *chain) append(block eth.BlockRef, receipts types.Receipts, headTime uint64) error {
+func (c *chain) append(block eth.BlockRef, logs []executor.Log, headTime uint64) error {
 	if c.db == nil {
 		return ErrClosed
 	}
@@ -398,8 +397,7 @@ func (c *chain) append(block eth.BlockRef, receipts types.Receipts, headTime uin
 	case c.filled && (block.Number != c.head.Number+1 || block.ParentHash != c.head.Hash):
 		return fmt.Errorf("%w: its newest is %s", executor.ErrNotLinked, c.head)
 	}
-	hashes, err := c.store(block, receipts)
-	if err != nil {
+	if err := c.store(block, logs); err != nil {
 		// Drop the logs that the database holds for the block.
 		undo := c.db.Clear
 		if c.filled {
@@ -413,7 +411,7 @@ func (c *chain) append(block eth.BlockRef, receipts types.Receipts, headTime uin
 		c.filled, c.first = true, messages.BlockSealFromRef(block)
 	}
 	c.head = block
-	c.recent.added(recentKey{c.cfg.ID, c.branch, block.Number}, block.Time, hashes)
+	c.recent.added(recentKey{c.cfg.ID, c.branch, block.Number}, block.Time, logs)
 	c.prune()
 	return nil
 }
@@ -442,29 +440,18 @@ func (c *chain) prune() {
 // pruneEvery is after how many expired blocks they are deleted.
 const pruneEvery = 1024
 
-// store writes a block the way upstream's verification does, log by log, and gives the
-// hashes of its logs.
-func (c *chain) store(block eth.BlockRef, receipts types.Receipts) (hashes []byte, err error) {
+// store writes a block the way upstream's verification does, log by log.
+func (c *chain) store(block eth.BlockRef, logs []executor.Log) error {
 	parent := eth.BlockID{Hash: block.ParentHash, Number: block.Number - 1}
 	if block.Number == 0 {
 		parent = eth.BlockID{}
 	}
-	var index uint32
-	for _, r := range receipts {
-		for _, l := range r.Logs {
-			m, err := messages.DecodeExecutingMessageLog(l)
-			if err != nil {
-				m = nil // upstream: not an executing message
-			}
-			hash := messages.LogToLogHash(l)
-			if err := c.db.AddLog(hash, parent, index, m); err != nil {
-				return nil, fmt.Errorf("log %d: %w", index, err)
-			}
-			hashes = append(hashes, hash[:]...)
-			index++
+	for i := range logs {
+		if err := c.db.AddLog(logs[i].Hash(), parent, uint32(i), logs[i].Executes); err != nil {
+			return fmt.Errorf("log %d: %w", i, err)
 		}
 	}
-	return hashes, c.db.SealBlock(parent.Hash, block.ID(), block.Time)
+	return c.db.SealBlock(parent.Hash, block.ID(), block.Time)
 }
 
 // rewind takes back every block behind to. writing is held.

@@ -156,7 +156,7 @@ func query(b eth.BlockRef, index uint32) messages.ContainsQuery {
 
 func (s *source) fill(t *testing.T, h *history.History, from, to uint64) {
 	for n := from; n <= to; n++ {
-		require.NoError(t, h.Append(context.Background(), id, s.blocks[n], receipts(s.blocks[n])))
+		require.NoError(t, h.Append(context.Background(), id, s.blocks[n], executor.Logs(receipts(s.blocks[n]))))
 	}
 }
 
@@ -206,7 +206,7 @@ func TestAppend(t *testing.T) {
 	s.holds(t, h, 0, 10)
 
 	other := newSource(20, 8)
-	require.ErrorIs(t, h.Append(ctx, id, other.blocks[9], receipts(other.blocks[9])), executor.ErrNotLinked, "its parent is not there")
+	require.ErrorIs(t, h.Append(ctx, id, other.blocks[9], executor.Logs(receipts(other.blocks[9]))), executor.ErrNotLinked, "its parent is not there")
 	s.holds(t, h, 0, 10)
 	other.fill(t, h, 8, 12)
 	other.holds(t, h, 0, 12)

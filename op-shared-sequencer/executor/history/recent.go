@@ -8,6 +8,7 @@ import (
 
 	"github.com/ethereum-optimism/optimism/op-core/interop/messages"
 
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/executor"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
 
@@ -16,7 +17,12 @@ import (
 // why not, is the database's to say.
 type recent struct {
 	blocks *lru.SizeConstrainedCache[recentKey, []byte]
+	asked  *lru.Cache[recentKey, struct{}] // once, lately
 }
+
+// askedBlocks is how many blocks are remembered to have been asked for. Asking for blocks
+// further apart costs what the database costs, and pushes nothing out.
+const askedBlocks = 1024
 
 // recentKey names a block of a chain. Blocks that were taken back are of an older branch,
 // and are forgotten in time.
@@ -34,7 +40,7 @@ const (
 )
 
 func newRecent(bytes uint64) *recent {
-	return &recent{lru.NewSizeConstrainedCache[recentKey, []byte](bytes)}
+	return &recent{lru.NewSizeConstrainedCache[recentKey, []byte](bytes), lru.NewCache[recentKey, struct{}](askedBlocks)}
 }
 
 func keep(logs []byte, time uint64, are byte) []byte {
@@ -42,17 +48,26 @@ func keep(logs []byte, time uint64, are byte) []byte {
 }
 
 // added keeps a block that was added just now: its messages are likely to be executed
-// soon, so their checksums are worked out here, where nobody waits for them. The hashes are
-// its own from now on.
-func (r *recent) added(k recentKey, time uint64, hashes []byte) {
-	if len(hashes) == 0 {
+// soon, so their checksums are worked out here, where nobody waits for them.
+func (r *recent) added(k recentKey, time uint64, logs []executor.Log) {
+	if len(logs) == 0 {
 		return // nothing is in it, and the database says so
 	}
-	for i := 0; i < len(hashes); i += 32 {
-		sum := k.checksum(uint32(i/32), time, common.Hash(hashes[i:i+32]))
-		copy(hashes[i:], sum[:])
+	sums := make([]byte, 0, 32*len(logs)+keptTail)
+	for i := range logs {
+		sum := k.checksum(uint32(i), time, logs[i].Hash())
+		sums = append(sums, sum[:]...)
 	}
-	r.blocks.Add(k, keep(hashes, time, areChecksums))
+	r.blocks.Add(k, keep(sums, time, areChecksums))
+}
+
+// again says whether a block was asked for lately, and remembers that it is now.
+func (r *recent) again(k recentKey) bool {
+	if _, ok := r.asked.Get(k); ok {
+		return true
+	}
+	r.asked.Add(k, struct{}{})
+	return false
 }
 
 // read keeps a block that was read from the database.

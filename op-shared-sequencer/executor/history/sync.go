@@ -208,7 +208,7 @@ func (c *chain) fill(ctx context.Context, src executor.Source, head eth.BlockRef
 			}
 		}
 		c.writing.Lock()
-		err = c.append(block, receipts, head.Time)
+		err = c.append(block, executor.Logs(receipts), head.Time)
 		c.writing.Unlock()
 		if err != nil {
 			return added, fmt.Errorf("append block %s: %w", block, err)
