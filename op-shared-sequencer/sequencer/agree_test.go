@@ -353,6 +353,34 @@ func TestOrderOverChains(t *testing.T) {
 	})
 }
 
+// The failsafe of one operator keeps messages out of the blocks that it leads. It agrees to
+// those that others execute.
+func TestFailsafeOfOneOperator(t *testing.T) {
+	inSet(t, 2, 1, func(t *testing.T, s *set) {
+		s.ops[1].exec.SetFailsafe(true)
+		sent := messages.Identifier{Origin: enginefake.Script, BlockNumber: s.ops[0].a().head().Number + 1, Timestamp: s.ops[0].a().head().Time + 1, ChainID: chainA.ID()}
+		message := messages.Message{Identifier: sent, PayloadHash: crypto.Keccak256Hash(append(enginefake.LogTopic.Bytes(), "sent"...))}
+		for i, w := range s.ops {
+			w.a().engine.AddToPool(enginefake.Tx(accounts[0], chainA, 0, enginefake.Log("sent")))
+			if i == 0 {
+				w.b().engine.AddToPool(enginefake.Tx(accounts[0], chainB, 0, enginefake.Execute(message)))
+			}
+		}
+		require.Len(t, s.slot(0)[0].Steps, 2, "the first operator's block executes the message, the second agrees")
+
+		second := enginefake.Tx(accounts[1], chainB, 0, enginefake.Execute(message))
+		plain := enginefake.Tx(accounts[2], chainB, 0, enginefake.Log("plain"))
+		for _, w := range s.ops {
+			w.b().engine.AddToPool(second)
+			w.b().engine.AddToPool(plain)
+		}
+		steps := s.slot(1)[0].Steps
+		require.Len(t, steps, 1)
+		require.Equal(t, [][]byte{plain}, steps[0].Transactions, "in failsafe it takes what executes no message, and nothing else")
+		s.same()
+	})
+}
+
 // An operator with a broken engine follows the others: the chain catches up when the
 // engine is back, from what was agreed, and its other chain is not held back.
 func TestFollowsWithoutAnEngine(t *testing.T) {

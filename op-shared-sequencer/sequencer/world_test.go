@@ -82,6 +82,7 @@ type world struct {
 	ledger  *checkedLedger
 	history *history.History
 	pool    *bundlepool.Pool
+	exec    *executor.Executor
 	seq     *Sequencer
 
 	rotation func(m rotation.Machine) (rotation.Rotation, error) // nil: solo
@@ -199,14 +200,14 @@ func (w *world) startSequencer() {
 	}
 	w.history, err = history.Open(hcfg)
 	require.NoError(w.t, err)
-	exec, err := executor.New(executor.Config{DependencySet: w.deps, Chains: hcfg.Chains, History: w.history})
+	w.exec, err = executor.New(executor.Config{DependencySet: w.deps, Chains: hcfg.Chains, History: w.history})
 	require.NoError(w.t, err)
 	w.pool = bundlepool.New(bundlepool.DefaultConfig(chainA, chainB), logger)
 	require.NoError(w.t, w.pool.Load(filepath.Join(w.dir, "bundles")))
 	relayer, err := relay.New(accounts[9], relay.Config{Gas: 100_000})
 	require.NoError(w.t, err)
 	w.seq, err = New(w.cfg, Deps{
-		Log: logger, Clock: clock.SystemClock, Chains: chains, Executor: exec, History: w.history, Ledger: w.ledger,
+		Log: logger, Clock: clock.SystemClock, Chains: chains, Executor: w.exec, History: w.history, Ledger: w.ledger,
 		Bundles: w.pool, Relayer: relayer, Observer: w, SaveBundles: w.saveBundles,
 		Fatal:    func(err error) { w.set(func() { w.fatal = append(w.fatal, err) }) },
 		Rotation: w.makeRotation,
