@@ -44,6 +44,7 @@ var (
 	ErrSessionClosed          = errors.New("session is closed")
 	ErrUnknownSavepoint       = errors.New("unknown savepoint")
 	ErrPoolBehind             = errors.New("transaction pool is not at the session's parent")
+	ErrCondition              = errors.New("condition does not hold")
 
 	// Why a transaction was not included.
 	ErrTxType      = errors.New("transaction type not taken in a session")
@@ -710,6 +711,27 @@ func (s *Session) Account(addr common.Address) (nonce uint64, balance *uint256.I
 	nonce, balance = s.env.state.GetNonce(addr), s.env.state.GetBalance(addr).Clone()
 	s.checkState()
 	return nonce, balance, s.broken
+}
+
+// Check says whether a condition holds for the block so far: ErrCondition if it does not. A
+// storage root is compared with the parent's, slots with the state as it is now.
+func (s *Session) Check(cond *types.TransactionConditional) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.usable(); err != nil {
+		return err
+	}
+	err := s.env.header.CheckTransactionConditional(cond)
+	if err == nil {
+		err = s.env.state.CheckTransactionConditional(cond)
+	}
+	if s.checkState(); s.broken != nil {
+		return s.broken
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrCondition, err)
+	}
+	return nil
 }
 
 // Seal makes the block. The session is closed, whether that worked or not.

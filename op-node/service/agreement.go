@@ -42,6 +42,7 @@ func (sh *shared) makeRotation(c *config.SharedSequencer, fatal func(error)) fun
 		cfg := cometbft.Config{
 			Dir: config.ConsensusDir(c.DataDir), Genesis: a.Operators, OperatorKey: a.OperatorKey, Listen: a.Listen, Peers: a.Peers,
 			OnBundle: gossiped{sh.pool, c.Bundles.MaxBytes}.take,
+			OnCancel: gossiped{sh.pool, c.Bundles.MaxBytes}.cancel,
 			Bundles:  func() [][]byte { return waiting(sh.pool) },
 			Fatal:    fatal, Retain: needed.height, Log: sh.log, Metrics: cometbft.NewMetrics(metrics.Namespace, sh.registry),
 			Timeouts: cometbft.Timeouts{Propose: a.TimeoutPropose, Vote: a.TimeoutVote},
@@ -65,11 +66,14 @@ func (sh *shared) makeRotation(c *config.SharedSequencer, fatal func(error)) fun
 	}
 }
 
-// sharingPool tells the other operators of each bundle that is taken in.
+// sharingPool tells the other operators of each bundle that is taken in or taken back.
 type sharingPool struct {
 	*bundlepool.Pool
-	log       log.Logger
-	broadcast func(bundle []byte) error
+	log    log.Logger
+	others interface {
+		Broadcast(bundle []byte) error
+		BroadcastCancel(cancel []byte) error
+	}
 }
 
 // Add takes a bundle in. That the others do not hear of it is no fault of the sender: this
@@ -79,10 +83,21 @@ func (p *sharingPool) Add(b *sequence.Bundle) (common.Hash, error) {
 	if err != nil {
 		return hash, err
 	}
-	if err := p.broadcast(b.Encode()); err != nil {
+	if err := p.others.Broadcast(b.Encode()); err != nil {
 		p.log.Warn("Bundle is not passed on to the other operators", "bundle", hash, "err", err)
 	}
 	return hash, nil
+}
+
+// Cancel takes a bundle back. Operators that do not hear of it may still execute it.
+func (p *sharingPool) Cancel(hash common.Hash, signature []byte) error {
+	if err := p.Pool.Cancel(hash, signature); err != nil {
+		return err
+	}
+	if err := p.others.BroadcastCancel(append(hash.Bytes(), signature...)); err != nil {
+		p.log.Warn("Cancellation is not passed on to the other operators", "bundle", hash, "err", err)
+	}
+	return nil
 }
 
 // gossiped takes bundles that other operators pass on.
@@ -106,6 +121,22 @@ func (g gossiped) take(data []byte) error {
 	}
 	_, err = g.pool.Add(b)
 	if err == nil || never(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", cometbft.ErrNotNow, err)
+}
+
+// cancel takes a cancellation: the bundle's hash [32] and the signature [65].
+func (g gossiped) cancel(data []byte) error {
+	if len(data) != common.HashLength+crypto.SignatureLength {
+		return fmt.Errorf("%w: a cancellation of %d bytes", cometbft.ErrGarbage, len(data))
+	}
+	hash := common.Hash(data[:common.HashLength])
+	if s, err := g.pool.Status(hash); err == nil && s.State == bundlepool.Cancelled {
+		return cometbft.ErrKnown
+	}
+	err := g.pool.Cancel(hash, data[common.HashLength:])
+	if err == nil || errors.Is(err, bundlepool.ErrNotSender) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", cometbft.ErrNotNow, err)

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ethereum/go-ethereum/accounts"
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/common/hexutil"
 	"github.com/ethereum/go-ethereum/core/types"
@@ -44,10 +45,7 @@ func TestBundlesAreShared(t *testing.T) {
 	a, b := testPool(901), testPool(901)
 	peer := gossiped{b, 1 << 20}
 	var sent [][]byte
-	share := &sharingPool{Pool: a, log: log.NewLogger(log.DiscardHandler()), broadcast: func(data []byte) error {
-		sent = append(sent, data)
-		return nil
-	}}
+	share := &sharingPool{Pool: a, log: log.NewLogger(log.DiscardHandler()), others: &network{&sent, nil}}
 	bundle := testBundle(0, testSlot+5)
 	hash, err := share.Add(bundle)
 	require.NoError(t, err)
@@ -64,9 +62,51 @@ func TestBundlesAreShared(t *testing.T) {
 	_, err = share.Add(testBundle(1, testSlot-1))
 	require.Error(t, err)
 	require.Len(t, sent, 1)
-	share.broadcast = func([]byte) error { return errors.New("no network") }
+	share.others = &network{&sent, errors.New("no network")}
 	_, err = share.Add(testBundle(1, testSlot+5))
 	require.NoError(t, err)
+}
+
+// network is where a pool's bundles and cancellations are sent.
+type network struct {
+	sent *[][]byte
+	err  error
+}
+
+func (n *network) Broadcast(data []byte) error {
+	if n.err == nil {
+		*n.sent = append(*n.sent, data)
+	}
+	return n.err
+}
+
+func (n *network) BroadcastCancel(data []byte) error { return n.Broadcast(data) }
+
+// A cancellation goes the same way.
+func TestCancellationsAreShared(t *testing.T) {
+	a, b := testPool(901), testPool(901)
+	peer := gossiped{b, 1 << 20}
+	var sent [][]byte
+	share := &sharingPool{Pool: a, log: log.NewLogger(log.DiscardHandler()), others: &network{&sent, nil}}
+	hash, err := share.Add(testBundle(0, testSlot+5))
+	require.NoError(t, err)
+	sign := func(account int) []byte {
+		sig, err := crypto.Sign(accounts.TextHash([]byte(bundlepool.CancelText(hash))), enginetest.Accounts(2)[account].Key)
+		require.NoError(t, err)
+		return sig
+	}
+	require.ErrorIs(t, share.Cancel(hash, sign(1)), bundlepool.ErrNotSender)
+	require.NoError(t, share.Cancel(hash, sign(0)))
+	require.Len(t, sent, 2)
+	require.ErrorIs(t, peer.cancel(sent[1]), cometbft.ErrNotNow, "it has not heard of the bundle yet")
+	require.NoError(t, peer.take(sent[0]))
+	require.NoError(t, peer.cancel(sent[1]))
+	st, err := b.Status(hash)
+	require.NoError(t, err)
+	require.Equal(t, bundlepool.Cancelled, st.State)
+	require.ErrorIs(t, peer.cancel(sent[1]), cometbft.ErrKnown)
+	require.ErrorIs(t, peer.take(sent[0]), cometbft.ErrKnown, "it does not come back")
+	require.ErrorIs(t, peer.cancel(sent[1][:96]), cometbft.ErrGarbage)
 }
 
 // What a bundle that is not taken says about the peer that passed it on.

@@ -256,7 +256,7 @@ func (sh *shared) savePool() {
 func (sh *shared) Serve(context.Context) (string, error) {
 	var pool rpc.Pool = sh.pool
 	if sh.comet != nil {
-		pool = &sharingPool{sh.pool, sh.log, sh.comet.Broadcast}
+		pool = &sharingPool{sh.pool, sh.log, sh.comet}
 	}
 	turns := &agreement{sh: sh, due: func() time.Time { return sh.core.Due(nil) }, every: sh.every, now: clock.SystemClock.Now}
 	api, err := rpc.NewAPI(sh.rpcConfig, pool, simulator{sh.core}, statusSource{sh}, turns)

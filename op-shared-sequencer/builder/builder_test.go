@@ -364,6 +364,54 @@ func TestStandingCannotBeRead(t *testing.T) {
 	require.Empty(t, order.Steps)
 }
 
+// A bundle goes on after a transaction that may revert, and its steps say which one that was.
+func TestMayRevert(t *testing.T) {
+	t.Parallel()
+	b := bundle(item(chainA, log1(0, chainA, 0)), item(chainA, enginefake.Tx(users[1], chainA, 0, enginefake.Revert("no"))), item(chainB, log1(0, chainB, 0)))
+	w := newWorld(t, chainA, chainB)
+	outcome, _, err := w.attempt().Run(bg, b, nil)
+	require.NoError(t, err)
+	require.Equal(t, bundlepool.Fail, outcome.Kind)
+
+	b.Items[1].MayRevert = true
+	outcome, steps, err := w.attempt().Run(bg, b, nil)
+	require.NoError(t, err)
+	require.Equal(t, bundlepool.Execute, outcome.Kind)
+	require.Len(t, outcome.Result.Items, 3)
+	require.Zero(t, outcome.Result.Items[1].Status)
+	require.Equal(t, "data 0x6e6f", outcome.Result.Items[1].RevertReason)
+	require.Equal(t, b.Hash(), sequence.BundleOf(steps).Hash())
+	require.True(t, steps[1].MayRevert)
+
+	// That it cannot be included is another matter.
+	b.Items[1].Transaction = enginefake.Tx(users[1], chainA, 7, enginefake.Log("too early"))
+	outcome, _, err = newWorld(t, chainA, chainB).attempt().Run(bg, b, nil)
+	require.NoError(t, err)
+	require.NotEqual(t, bundlepool.Execute, outcome.Kind)
+	require.Equal(t, 1, outcome.Result.Failed.Item)
+}
+
+// A bundle waits for its conditions, and its steps state them.
+func TestConditions(t *testing.T) {
+	t.Parallel()
+	b := bundle(item(chainA, log1(0, chainA, 0)), item(chainB, log1(0, chainB, 0)))
+	w := newWorld(t, chainA, chainB)
+	number := w.blocks[1].Session.Header().Number
+	b.Terms = &sequence.Terms{Conditions: []sequence.Condition{{Chain: chainA}, {Chain: chainB, NumberMin: number + 1}}}
+	outcome, steps, err := w.attempt().Run(bg, b, nil)
+	require.NoError(t, err)
+	require.Equal(t, bundlepool.Retry, outcome.Kind)
+	require.Contains(t, outcome.Result.Failed.Reason, "condition 1 does not hold")
+	require.Equal(t, chainB, outcome.Result.Failed.Chain)
+	require.Empty(t, steps)
+
+	b.Terms.Conditions[1].NumberMin = number
+	outcome, steps, err = w.attempt().Run(bg, b, nil)
+	require.NoError(t, err)
+	require.Equal(t, bundlepool.Execute, outcome.Kind)
+	require.Equal(t, b.Hash(), sequence.BundleOf(steps).Hash())
+}
+
 func TestNoRelayer(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, chainA, chainB)
@@ -390,8 +438,10 @@ func TestSessionLost(t *testing.T) {
 	t.Parallel()
 	good := bundle(item(chainA, enginefake.Tx(users[0], chainA, 0, enginefake.Send(chainB))), relayOn(chainB))
 	reverts := bundle(item(chainA, log1(0, chainA, 0)), item(chainB, enginefake.Tx(users[0], chainB, 0, enginefake.Revert("no"))))
+	conditional := bundle(item(chainB, log1(0, chainB, 0)))
+	conditional.Terms = &sequence.Terms{Conditions: []sequence.Condition{{Chain: chainB, NumberMin: 1}}}
 	for call, b := range map[string]*sequence.Bundle{
-		"savepoint": good, "execute": good, "account": good, "release": good, "fill": good, "rollback": reverts,
+		"savepoint": good, "execute": good, "account": good, "release": good, "fill": good, "rollback": reverts, "check": conditional,
 	} {
 		t.Run(call, func(t *testing.T) {
 			t.Parallel()

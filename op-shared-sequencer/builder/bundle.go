@@ -58,10 +58,11 @@ func (at *Attempt) Run(ctx context.Context, b *sequence.Bundle, kept []Kept) (*b
 		return nil, nil, err
 	}
 	mark := at.Check.Mark()
-	for i := range b.Items {
-		if err = a.item(ctx, i, &b.Items[i]); err != nil {
-			break
-		}
+	if len(kept) == 0 {
+		err = a.conditions(ctx, b)
+	}
+	for i := 0; i < len(b.Items) && err == nil; i++ {
+		err = a.item(ctx, i, &b.Items[i])
 	}
 	var failed *failure
 	switch {
@@ -74,6 +75,9 @@ func (at *Attempt) Run(ctx context.Context, b *sequence.Bundle, kept []Kept) (*b
 		hash := b.Hash()
 		for i := range a.steps {
 			a.steps[i].Bundle, a.steps[i].Expiry = hash, b.Expiry
+		}
+		if len(a.steps) > 0 && len(kept) == 0 { // what is completed began under its terms
+			a.steps[0].Terms = b.Terms
 		}
 		return &bundlepool.Outcome{Kind: bundlepool.Execute, Result: bundlepool.BundleResult{Slot: at.Slot, Items: a.items}}, a.steps, nil
 	case errors.As(err, &failed):
@@ -133,6 +137,25 @@ func (f *failure) outcome(slot sequence.Slot, items []bundlepool.ItemResult) *bu
 // relayer pays for their gas.
 const maxRelays = 16
 
+// conditions checks what must hold when the bundle begins. What does not hold now may in
+// another slot, until the bundle expires.
+func (a *attempt) conditions(ctx context.Context, b *sequence.Bundle) error {
+	if b.Terms == nil {
+		return nil
+	}
+	for i := range b.Terms.Conditions {
+		c := &b.Terms.Conditions[i]
+		err := a.Blocks[c.Chain].Session.Check(ctx, c.Conditional())
+		if errors.Is(err, engine.ErrCondition) {
+			return &failure{bundlepool.Failure{Item: -1, Chain: c.Chain, Reason: fmt.Sprintf("condition %d does not hold: %v", i, err)}, true}
+		}
+		if err != nil {
+			return &ChainError{c.Chain, fmt.Errorf("checking a condition of a bundle: %w", err)}
+		}
+	}
+	return nil
+}
+
 // item runs one item of the bundle.
 func (a *attempt) item(ctx context.Context, index int, it *sequence.BundleItem) error {
 	stands := a.keep(index)
@@ -140,7 +163,7 @@ func (a *attempt) item(ctx context.Context, index int, it *sequence.BundleItem) 
 		if stands > 0 {
 			return nil
 		}
-		return a.transaction(ctx, index, it.Chain, it.Transaction, false)
+		return a.transaction(ctx, index, it, it.Transaction)
 	}
 	fail := func(format string, args ...any) error {
 		return &failure{Failure: bundlepool.Failure{Item: index, Chain: it.Chain, Reason: fmt.Sprintf(format, args...)}}
@@ -165,7 +188,7 @@ func (a *attempt) item(ctx context.Context, index int, it *sequence.BundleItem) 
 		if err != nil {
 			return fail("%v", err)
 		}
-		if err := a.transaction(ctx, index, it.Chain, raw, true); err != nil {
+		if err := a.transaction(ctx, index, it, raw); err != nil {
 			return err
 		}
 	}
@@ -184,7 +207,7 @@ func (a *attempt) keep(index int) int {
 	return n
 }
 
-// add notes a transaction of the bundle that succeeded in the block of a slot.
+// add notes a transaction of the bundle that is in the block of a slot.
 func (a *attempt) add(item bundlepool.ItemResult, slot sequence.Slot) {
 	a.items = append(a.items, item)
 	for _, l := range item.Logs {
@@ -192,8 +215,9 @@ func (a *attempt) add(item bundlepool.ItemResult, slot sequence.Slot) {
 	}
 }
 
-// transaction runs one transaction and checks the messages it executed.
-func (a *attempt) transaction(ctx context.Context, index int, id sequence.ChainID, raw []byte, isRelay bool) error {
+// transaction runs one transaction of an item and checks the messages it executed.
+func (a *attempt) transaction(ctx context.Context, index int, it *sequence.BundleItem, raw []byte) error {
+	id := it.Chain
 	if a.OutOfTime != nil && a.OutOfTime() {
 		return &failure{bundlepool.Failure{Item: index, Chain: id, Reason: "the slot ended before the bundle did", Timeout: a.Fair}, true}
 	}
@@ -217,8 +241,10 @@ func (a *attempt) transaction(ctx context.Context, index int, id sequence.ChainI
 	}
 	if !r.Succeeded() {
 		item.RevertReason = bundlepool.RevertReason(r.ReturnData)
-		a.items = append(a.items, item)
-		return fail("reverted: "+item.RevertReason, false)
+		if !it.MayRevert {
+			a.items = append(a.items, item)
+			return fail("reverted: "+item.RevertReason, false)
+		}
 	}
 	txs, err := Checked(res)
 	if err != nil {
@@ -232,7 +258,7 @@ func (a *attempt) transaction(ctx context.Context, index int, id sequence.ChainI
 		return fmt.Errorf("checking messages of chain %s: %w", id, err)
 	}
 	a.add(item, a.Slot)
-	a.steps = append(a.steps, sequence.Step{Chain: id, Relay: isRelay, Transactions: [][]byte{raw}})
+	a.steps = append(a.steps, sequence.Step{Chain: id, Relay: it.Relay(), MayRevert: it.MayRevert, Transactions: [][]byte{raw}})
 	return nil
 }
 

@@ -9,6 +9,12 @@ import (
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
 
+// Ran is what a transaction came to.
+type Ran struct {
+	GasUsed uint64
+	Status  uint64 // as in a receipt
+}
+
 // Agreed takes from the subblocks of a slot, in order and from the first on, which
 // bundles were executed in it, and returns those that were not recorded as executed yet.
 // A bundle that this operator was never sent is learned from its steps, so that every
@@ -17,12 +23,12 @@ import (
 // It is for what other operators led, and for a restart: what the operator last saved is
 // older than what it had agreed on, and without this an executed bundle would be run
 // again and reported as failed. After Load, call it for the agreed slots whose blocks
-// stand, from Pool.Slot on, in order. gas has what transactions used, by hash; what is
-// not in it stays 0 in the status.
-func (p *Pool) Agreed(subblocks []*sequence.Subblock, gas map[common.Hash]uint64) []common.Hash {
+// stand, from Pool.Slot on, in order. ran has what transactions came to, by hash; those
+// that are not in it have used 0 gas, and succeeded, in the status.
+func (p *Pool) Agreed(subblocks []*sequence.Subblock, ran map[common.Hash]Ran) []common.Hash {
 	var slot sequence.Slot
 	numbers := map[sequence.ChainID]uint64{}
-	ran := map[common.Hash][]chainTx{}
+	made := map[common.Hash][]chainTx{}
 	steps := map[common.Hash][]sequence.Step{}
 	var order []common.Hash
 	for _, sub := range subblocks {
@@ -34,12 +40,12 @@ func (p *Pool) Agreed(subblocks []*sequence.Subblock, gas map[common.Hash]uint64
 			if st.Bundle == (common.Hash{}) {
 				continue
 			}
-			if ran[st.Bundle] == nil {
+			if made[st.Bundle] == nil {
 				order = append(order, st.Bundle)
 			}
 			steps[st.Bundle] = append(steps[st.Bundle], st)
 			for _, raw := range st.Transactions {
-				ran[st.Bundle] = append(ran[st.Bundle], chainTx{st.Chain, crypto.Keccak256Hash(raw)})
+				made[st.Bundle] = append(made[st.Bundle], chainTx{st.Chain, crypto.Keccak256Hash(raw)})
 			}
 		}
 	}
@@ -55,10 +61,10 @@ func (p *Pool) Agreed(subblocks []*sequence.Subblock, gas map[common.Hash]uint64
 			p.mu.Unlock()
 			continue
 		}
-		items := agreedItems(r, ran[hash], numbers)
+		items := agreedItems(r, made[hash], numbers)
 		for i := range items {
-			if g, ok := gas[items[i].TxHash]; ok {
-				items[i].GasUsed = g
+			if tx, ok := ran[items[i].TxHash]; ok {
+				items[i].GasUsed, items[i].Status = tx.GasUsed, tx.Status
 			}
 		}
 		p.mu.Unlock()

@@ -1,6 +1,7 @@
 package bundlepool
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -27,6 +28,17 @@ type Entry struct {
 	Senders      []common.Address     // by item; zero for a relay step
 	Size         int                  // bytes of the encoding
 	Arrival      uint64               // earlier ones are lower
+	// Bid is what its senders would pay the sequencer at most, in wei: the sum over its
+	// transactions of the priority fee times the gas limit.
+	Bid *big.Int
+}
+
+// name is what the bundle may be replaced under.
+func (e *Entry) name() (name, bool) {
+	if e.Bundle.Terms == nil || e.Bundle.Terms.ReplacementID == (common.Hash{}) {
+		return name{}, false
+	}
+	return name{e.distinctSenders()[0], e.Bundle.Terms.ReplacementID}, true
 }
 
 // Executes says whether the bundle may execute messages: it relays some, or one of its
@@ -75,6 +87,7 @@ var (
 	ErrGas          = errors.New("gas limit not acceptable")
 	ErrRelay        = errors.New("nothing to relay")
 	ErrInvalidTx    = errors.New("invalid transaction")
+	ErrTerms        = errors.New("terms not acceptable")
 )
 
 // InvalidError says why a bundle is refused and what was expected, in one line. The
@@ -149,6 +162,53 @@ func (p *Pool) Check(b *sequence.Bundle) (*Entry, error) {
 	return p.decode(b, size, true)
 }
 
+// checkTerms checks what a bundle asks for beside its items.
+func checkTerms(b *sequence.Bundle, limits bool) error {
+	fail := func(format string, args ...any) error {
+		return &InvalidError{Item: -1, Kind: ErrTerms, Detail: fmt.Sprintf(format, args...)}
+	}
+	t := b.Terms
+	if t == nil {
+		return nil
+	}
+	if t.First == 0 && t.ReplacementID == (common.Hash{}) && len(t.Conditions) == 0 {
+		return fail("they ask for nothing, expected no terms then")
+	}
+	if t.First > b.Expiry {
+		return fail("its first slot is %d, expected at most its last, %d", t.First, b.Expiry)
+	}
+	if t.ReplacementID != (common.Hash{}) && !slices.ContainsFunc(b.Items, func(it sequence.BundleItem) bool { return !it.Relay() }) {
+		return fail("a replacement ID is its first sender's, and it has none")
+	}
+	chains, cost := b.Chains(), 0
+	for i := range t.Conditions {
+		c := &t.Conditions[i]
+		if !slices.Contains(chains, c.Chain) {
+			return fail("condition %d is about chain %s, which the bundle does not touch", i, c.Chain)
+		}
+		if !slices.IsSortedFunc(c.Accounts, func(x, y sequence.KnownAccount) int { return cmp.Or(x.Address.Cmp(y.Address), -1) }) {
+			return fail("condition %d: its accounts are not ascending", i)
+		}
+		for _, a := range c.Accounts {
+			if a.StorageRoot != (common.Hash{}) && len(a.Slots) > 0 {
+				return fail("condition %d: account %s has a storage root and slots, expected one of them", i, a.Address)
+			}
+			if !slices.IsSortedFunc(a.Slots, func(x, y sequence.KnownSlot) int { return cmp.Or(x.Key.Cmp(y.Key), -1) }) {
+				return fail("condition %d: the slots of account %s are not ascending", i, a.Address)
+			}
+		}
+		cond := c.Conditional()
+		if err := cond.Validate(); err != nil {
+			return fail("condition %d: %v", i, err)
+		}
+		cost += 1 + cond.Cost()
+	}
+	if limits && cost > params.TransactionConditionalMaxCost {
+		return fail("its conditions cost %d, expected at most %d (each one, bound, account and slot is 1)", cost, params.TransactionConditionalMaxCost)
+	}
+	return nil
+}
+
 func (p *Pool) checkExpiry(b *sequence.Bundle) error {
 	switch {
 	case b.Expiry < p.slot:
@@ -166,8 +226,11 @@ func (p *Pool) decode(b *sequence.Bundle, size int, limits bool) (*Entry, error)
 		chain sequence.ChainID
 		addr  common.Address
 	}
+	if err := checkTerms(b, limits); err != nil {
+		return nil, err
+	}
 	e := &Entry{
-		Hash: b.Hash(), Bundle: b, Size: size,
+		Hash: b.Hash(), Bundle: b, Size: size, Bid: new(big.Int),
 		Transactions: make([]*types.Transaction, len(b.Items)), Senders: make([]common.Address, len(b.Items)),
 	}
 	maxTxGas, gas := uint64(math.MaxUint64), uint64(0)
@@ -184,6 +247,9 @@ func (p *Pool) decode(b *sequence.Bundle, size int, limits bool) (*Entry, error)
 		rules := p.chains[it.Chain]
 		if rules == nil {
 			return fail(ErrUnknownChain, "expected one of %s", chainList(p.cfg.Chains))
+		}
+		if it.Relay() && it.MayRevert {
+			return fail(ErrRelay, "a relay step may not revert")
 		}
 		if it.Relay() {
 			if !slices.ContainsFunc(b.Items[:i], func(o sequence.BundleItem) bool { return o.Chain != it.Chain }) {
@@ -234,6 +300,7 @@ func (p *Pool) decode(b *sequence.Bundle, size int, limits bool) (*Entry, error)
 			return fail(ErrNonceOrder, "nonce %d after nonce %d of %s, expected a higher one", tx.Nonce(), n, sender)
 		}
 		last[acc] = tx.Nonce()
+		e.Bid.Add(e.Bid, new(big.Int).Mul(tx.GasTipCap(), new(big.Int).SetUint64(tx.Gas())))
 		e.Transactions[i], e.Senders[i] = tx, sender
 	}
 	return e, nil

@@ -9,6 +9,8 @@
 //	│          │ │ │
 //	│          │ │ └─ Advance past the expiry ──► expired  final
 //	│          │ └─── Done(Fail), 3rd timeout ──► failed   final; Add may send it again
+//	│          │      Cancel ───────────────────► cancelled  final
+//	│          │      Add of another that replaces it ► replaced  final
 //	│          └───── Done(Execute) ────────────► executed
 //	│                                              │  │
 //	│  Replaced, expiry not passed or half left    │  └─ Settled on all its chains ──► safe
@@ -51,6 +53,11 @@
 // off less often, and one whose attempts run out of time, which takes the most from the
 // others, fails at the third such attempt.
 //
+// Replacement. Of bundles with the same Terms.ReplacementID and the same first sender one
+// waits at a time. Another takes its place if it bids enough more: see Bid. One that was
+// cancelled or replaced is not taken again, so that what comes late over another way does
+// not bring it back.
+//
 // Two pending bundles may have a transaction in common: searchers compete for a place
 // behind the same one. The first that is executed wins; the other then fails with the
 // engine's reason. Limits per sender keep such competition small.
@@ -64,11 +71,14 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/big"
 	"slices"
 	"sync"
 
+	"github.com/ethereum/go-ethereum/accounts"
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/core/types"
+	"github.com/ethereum/go-ethereum/crypto"
 	"github.com/ethereum/go-ethereum/log"
 	"github.com/ethereum/go-ethereum/params"
 
@@ -138,6 +148,9 @@ const (
 	Failed   State = "failed"   // a transaction could not be included or reverted; no chain has any of it
 	Expired  State = "expired"  // its last slot passed before it was executed
 	Undone   State = "undone"   // it was executed, its blocks were replaced, and it was not executed again
+
+	Cancelled State = "cancelled" // one of its senders took it back before it was executed
+	Replaced  State = "replaced"  // another of the same replacement ID waits instead
 )
 
 // Final says whether the sender has nothing more to wait for. A safe bundle is final
@@ -185,6 +198,7 @@ type ItemResult struct {
 	GasUsed      uint64
 	Logs         []*types.Log // not kept by the pool
 	ReturnData   []byte       // what it returned or reverted with; not kept by the pool
+	Position     uint64       // in its block; of a simulation only
 	RevertReason string       // readable, empty if it did not revert
 }
 
@@ -214,9 +228,11 @@ type Status struct {
 	Items []ItemResult
 	// Failure is why it failed, or in state pending why the last attempt was put off.
 	Failure *Failure
+	// ReplacedBy is the bundle that took its place, in state replaced.
+	ReplacedBy common.Hash
 }
 
-// Errors of Add and Done that are not about the bundle itself.
+// Errors of Add, Cancel and Done that are not about the bundle itself.
 var (
 	// ErrPoolFull: the pool has no room for the bundle now.
 	ErrPoolFull = errors.New("bundle pool is full")
@@ -226,6 +242,13 @@ var (
 	ErrUnknownBundle = errors.New("unknown bundle")
 	// ErrNotPending: the bundle has already come to an end.
 	ErrNotPending = errors.New("bundle is not pending")
+	// ErrCancelled: the bundle was cancelled or replaced, and is not taken again.
+	ErrCancelled = errors.New("bundle was cancelled or replaced")
+	// ErrUnderpriced: another bundle of the same replacement ID waits, or was executed, and
+	// this one does not bid enough to take its place.
+	ErrUnderpriced = errors.New("bid is too low to replace a bundle")
+	// ErrNotSender: who signed the cancellation sent no transaction of the bundle.
+	ErrNotSender = errors.New("not signed by a sender of the bundle")
 	// ErrBadOutcome: an outcome that does not fit its bundle.
 	ErrBadOutcome = errors.New("outcome does not fit the bundle")
 )
@@ -255,6 +278,7 @@ type record struct {
 	gone     []sequence.ChainID // chains whose block was replaced
 	undoneAt sequence.Slot      // when the first of them was
 	finished sequence.Slot      // when it came to its end
+	by       common.Hash        // what replaced it
 	turn     uint64             // of the finished queue, to tell stale entries of it
 }
 
@@ -298,8 +322,15 @@ type Pool struct {
 	changed   chan struct{} // closed when a bundle becomes pending, then made anew
 	bytes     int
 	senders   map[common.Address]int      // pending bundles by sender
+	named     map[name]*record            // pending and executed bundles by replacement ID
 	settled   map[sequence.ChainID]uint64 // number of the newest settled block
 	heldFrom  map[chainTx]sequence.Slot   // first slot a never executed transaction was reserved in
+}
+
+// name is a replacement ID, which is its first sender's own.
+type name struct {
+	sender common.Address
+	id     common.Hash
 }
 
 type finished struct {
@@ -311,7 +342,7 @@ type finished struct {
 func New(cfg Config, logger log.Logger) *Pool {
 	p := &Pool{
 		cfg: cfg.withDefaults(), log: logger, chains: map[sequence.ChainID]*rules{},
-		live: map[common.Hash]*record{}, done: map[common.Hash]*record{}, senders: map[common.Address]int{},
+		live: map[common.Hash]*record{}, done: map[common.Hash]*record{}, senders: map[common.Address]int{}, named: map[name]*record{},
 		settled: map[sequence.ChainID]uint64{}, heldFrom: map[chainTx]sequence.Slot{},
 		saved:   math.MaxUint64, // so that the first Save writes
 		changed: make(chan struct{}),
@@ -330,8 +361,10 @@ func (p *Pool) Slot() sequence.Slot {
 }
 
 // Add takes a bundle in. It is idempotent: for a bundle that is pending, executed or
-// safe already it only returns the hash. A failed or undone bundle starts again.
-// Errors: *InvalidError, ErrPoolFull, ErrSenderLimit. The bundle is not to be changed afterwards.
+// safe already it only returns the hash. A failed or undone bundle starts again. One with a
+// replacement ID takes the place of the one that waits under it.
+// Errors: *InvalidError, ErrPoolFull, ErrSenderLimit, ErrCancelled, ErrUnderpriced. The bundle
+// is not to be changed afterwards.
 func (p *Pool) Add(b *sequence.Bundle) (common.Hash, error) {
 	e, err := p.Check(b) // before locking: recovering signatures takes most of the time
 	if err != nil {
@@ -345,6 +378,19 @@ func (p *Pool) Add(b *sequence.Bundle) (common.Hash, error) {
 	r := p.get(e.Hash)
 	if r != nil && (r.state == Pending || r.state == Executed || r.state == Safe) {
 		return e.Hash, nil
+	}
+	if r != nil && (r.state == Cancelled || r.state == Replaced) {
+		return common.Hash{}, fmt.Errorf("%w: %s is %s", ErrCancelled, e.Hash, r.state)
+	}
+	old, err := p.replaces(e)
+	if err != nil {
+		return common.Hash{}, err
+	}
+	if old != nil {
+		// Its room is the new one's, also if that finds none: its sender wants it gone.
+		old.by = e.Hash
+		p.move(old, Replaced)
+		p.log.Debug("Bundle replaced", "bundle", old.entry.Hash, "by", e.Hash)
 	}
 	if len(p.waiting) >= p.cfg.MaxBundles || p.bytes+e.Size > p.cfg.MaxBytes {
 		return common.Hash{}, fmt.Errorf("%w: %d bundles with %d bytes wait, at most %d with %d bytes may; send it again later",
@@ -367,6 +413,72 @@ func (p *Pool) Add(b *sequence.Bundle) (common.Hash, error) {
 	return e.Hash, nil
 }
 
+// minRaise is by how much more, in percent, a bundle must bid than the one it replaces: what
+// every operator passes on and checks has to cost its sender something.
+const minRaise = 10
+
+// replaces finds the pending bundle that another takes the place of, nil if there is none.
+// Callers hold the lock.
+func (p *Pool) replaces(e *Entry) (*record, error) {
+	n, ok := e.name()
+	if !ok || p.named[n] == nil {
+		return nil, nil
+	}
+	old := p.named[n]
+	if old.state != Pending || old.undone > 0 {
+		return nil, fmt.Errorf("%w: %s was executed in slot %d under the replacement ID %s", ErrUnderpriced, old.entry.Hash, old.slot, n.id)
+	}
+	least := new(big.Int).Mul(old.entry.Bid, big.NewInt(100+minRaise))
+	if least.Div(least, big.NewInt(100)); e.Bid.Cmp(least) < 0 || e.Bid.Cmp(old.entry.Bid) <= 0 {
+		return nil, fmt.Errorf("%w: it bids %d wei, %s waits under the replacement ID %s with %d wei, expected %d %% more",
+			ErrUnderpriced, e.Bid, old.entry.Hash, n.id, old.entry.Bid, minRaise)
+	}
+	return old, nil
+}
+
+// Cancel takes a pending bundle back. signature is one of its senders', over CancelText.
+// It is idempotent. Errors: ErrUnknownBundle, ErrNotPending, ErrNotSender.
+func (p *Pool) Cancel(hash common.Hash, signature []byte) error {
+	signer, err := signerOf(CancelText(hash), signature)
+	if err != nil {
+		return fmt.Errorf("%w %s: %w", ErrNotSender, hash, err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r := p.get(hash)
+	switch {
+	case r == nil:
+		return fmt.Errorf("%w %s", ErrUnknownBundle, hash)
+	case !slices.Contains(r.entry.distinctSenders(), signer):
+		return fmt.Errorf("%w %s: signed by %s", ErrNotSender, hash, signer)
+	case r.state == Cancelled:
+		return nil
+	case r.state != Pending || r.undone > 0: // what was executed once has its own end
+		return fmt.Errorf("%w: %s is %s", ErrNotPending, hash, r.state)
+	}
+	p.move(r, Cancelled)
+	p.log.Debug("Bundle cancelled", "bundle", hash, "by", signer)
+	return nil
+}
+
+// CancelText is what a sender signs, as a personal message (EIP-191), to take a bundle back.
+func CancelText(hash common.Hash) string { return "Cancel bundle " + hash.Hex() }
+
+func signerOf(text string, signature []byte) (common.Address, error) {
+	if len(signature) != crypto.SignatureLength {
+		return common.Address{}, fmt.Errorf("signature of %d bytes, expected %d", len(signature), crypto.SignatureLength)
+	}
+	sig := slices.Clone(signature)
+	if sig[crypto.RecoveryIDOffset] >= 27 { // as wallets give it
+		sig[crypto.RecoveryIDOffset] -= 27
+	}
+	key, err := crypto.SigToPub(accounts.TextHash([]byte(text)), sig)
+	if err != nil {
+		return common.Address{}, err
+	}
+	return crypto.PubkeyToAddress(*key), nil
+}
+
 // Pending lists the bundles that may be executed in the slot, in the order to try them:
 // those that were put off less often first, and of the same number of times those that
 // arrived first. Only attempts since the last execution count, so one whose blocks were
@@ -377,7 +489,7 @@ func (p *Pool) Pending(slot sequence.Slot) []*Entry {
 	defer p.mu.Unlock()
 	may := make([]*record, 0, len(p.waiting))
 	for _, r := range p.waiting {
-		if p.lastSlot(r) >= slot {
+		if r.entry.Bundle.First() <= slot && p.lastSlot(r) >= slot {
 			may = append(may, r)
 		}
 	}
@@ -489,7 +601,14 @@ func (p *Pool) Done(hash common.Hash, o Outcome) error {
 		}
 		r.attempts++
 		r.slot, r.items, r.failure = o.Result.Slot, kept(o.Result.Items), nil
-		r.putOff, r.timeouts, r.gone, r.undoneAt = 0, 0, nil, 0
+		r.putOff, r.timeouts, r.gone, r.undoneAt, r.by = 0, 0, nil, 0, common.Hash{}
+		if n, ok := r.entry.name(); ok {
+			if other := p.named[n]; other != nil && other != r && other.state == Pending {
+				// The leader had not heard of it.
+				other.failure = &Failure{Item: -1, Reason: fmt.Sprintf("%s was executed in slot %d under the same replacement ID", hash, r.slot)}
+				p.end(other, Failed)
+			}
+		}
 		p.move(r, Executed)
 		p.settle(r)
 		p.log.Debug("Bundle executed", "bundle", hash, "slot", r.slot, "attempts", r.attempts)
@@ -673,7 +792,7 @@ func (p *Pool) Status(hash common.Hash) (Status, error) {
 	}
 	return Status{
 		Hash: hash, State: r.state, Expiry: r.entry.Bundle.Expiry, Attempts: r.attempts, Undone: r.undone,
-		Slot: r.slot, Items: slices.Clone(r.items), Failure: r.failure.kept(),
+		Slot: r.slot, Items: slices.Clone(r.items), Failure: r.failure.kept(), ReplacedBy: r.by,
 	}, nil
 }
 
@@ -750,6 +869,13 @@ func (p *Pool) move(r *record, to State) {
 		}
 	}
 	r.state = to
+	if n, ok := e.name(); ok {
+		if to == Pending || to == Executed {
+			p.named[n] = r
+		} else if p.named[n] == r {
+			delete(p.named, n)
+		}
+	}
 	p.version++
 	delete(p.live, e.Hash)
 	if p.done[e.Hash] != nil {
@@ -762,7 +888,7 @@ func (p *Pool) move(r *record, to State) {
 	case Undone:
 		p.live[e.Hash] = r
 		r.finished = p.slot
-	case Failed, Expired, Safe:
+	case Failed, Expired, Safe, Cancelled, Replaced:
 		p.done[e.Hash] = r
 		p.doneBytes += e.Size
 		p.turns++
@@ -806,6 +932,11 @@ func checkExecuted(e *Entry, res *BundleResult) error {
 	for i, tx := range e.Transactions {
 		if tx != nil && !ran[i] {
 			return fail("executed without item %d", i)
+		}
+	}
+	for _, it := range res.Items {
+		if it.Status != types.ReceiptStatusSuccessful && !e.Bundle.Items[it.Item].MayRevert {
+			return fail("executed although item %d reverted", it.Item)
 		}
 	}
 	return nil

@@ -170,6 +170,7 @@ func (p *Pool) Restore(data []byte) error {
 	clear(p.live)
 	clear(p.done)
 	clear(p.senders)
+	clear(p.named)
 	clear(p.settled)
 	clear(p.heldFrom)
 	p.queue, p.waiting, p.bytes, p.doneBytes = nil, nil, 0, 0

@@ -13,6 +13,7 @@ package engine_test
 import (
 	"context"
 	"encoding/json"
+	"math/big"
 	"net"
 	"net/url"
 	"os"
@@ -27,6 +28,7 @@ import (
 
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/core/types"
+	"github.com/ethereum/go-ethereum/crypto"
 	"github.com/ethereum/go-ethereum/log"
 	"github.com/ethereum/go-ethereum/params"
 	"github.com/ethereum/go-ethereum/trie"
@@ -644,6 +646,51 @@ func TestReads(t *testing.T) {
 	})
 }
 
+// Conditions are about the block so far: its header, and the state that its transactions left.
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, r *rig) {
+		ctx := ctxFor(t)
+		s := r.open()
+		number, now, later := new(big.Int).SetUint64(s.Header().Number), s.Header().Time, s.Header().Time+1
+		slot := func(addr common.Address, key, value common.Hash) types.KnownAccounts {
+			return types.KnownAccounts{addr: {StorageSlots: map[common.Hash]common.Hash{key: value}}}
+		}
+		// Its constructor stores 5 in slot 1.
+		const made = 0
+		deployed := crypto.CreateAddress(r.chain.Accounts[made].Addr, 0)
+		root, wrong := types.EmptyRootHash, common.Hash{1}
+		for name, c := range map[string]struct {
+			cond  types.TransactionConditional
+			holds bool
+		}{
+			"nothing":   {types.TransactionConditional{}, true},
+			"number":    {types.TransactionConditional{BlockNumberMin: number, BlockNumberMax: number}, true},
+			"too early": {types.TransactionConditional{BlockNumberMin: new(big.Int).Add(number, common.Big1)}, false},
+			"too late":  {types.TransactionConditional{BlockNumberMax: new(big.Int)}, false},
+			"time":      {types.TransactionConditional{TimestampMin: &now, TimestampMax: &now}, true},
+			"not yet":   {types.TransactionConditional{TimestampMin: &later}, false},
+			"slot":      {types.TransactionConditional{KnownAccounts: slot(params.OptimismL2ToL1MessagePasser, common.Hash{1}, common.Hash{2})}, true},
+			"other":     {types.TransactionConditional{KnownAccounts: slot(params.OptimismL2ToL1MessagePasser, common.Hash{1}, common.Hash{3})}, false},
+			"root":      {types.TransactionConditional{KnownAccounts: types.KnownAccounts{to(1): {StorageRoot: &root}}}, true},
+			"bad root":  {types.TransactionConditional{KnownAccounts: types.KnownAccounts{to(1): {StorageRoot: &wrong}}}, false},
+			"to come":   {types.TransactionConditional{KnownAccounts: slot(deployed, common.BigToHash(common.Big1), common.BigToHash(big.NewInt(5)))}, false},
+		} {
+			if err := s.Check(ctx, &c.cond); c.holds {
+				require.NoError(t, err, name)
+			} else {
+				require.ErrorIs(t, err, engine.ErrCondition, name)
+			}
+		}
+		create, err := r.chain.Tx(made, &types.DynamicFeeTx{Gas: 100_000, Data: []byte{0x60, 5, 0x60, 1, 0x55, 0x00}}).MarshalBinary()
+		require.NoError(t, err)
+		r.execute(s, false, create)
+		require.NoError(t, s.Check(ctx, &types.TransactionConditional{KnownAccounts: slot(deployed, common.BigToHash(common.Big1), common.BigToHash(big.NewInt(5)))}))
+		require.EqualValues(t, 2, r.result(s).Transactions, "looking does no harm")
+		r.seal(s)
+	})
+}
+
 // closedCalls makes every call that needs an open session.
 func closedCalls(t *testing.T, s engine.Session, tx []byte) {
 	t.Helper()
@@ -657,6 +704,7 @@ func closedCalls(t *testing.T, s engine.Session, tx []byte) {
 		"rollback":  func() error { return s.Rollback(ctx, 0) },
 		"release":   func() error { return s.Release(ctx, 0) },
 		"account":   func() error { _, err := s.Account(ctx, common.Address{}); return err },
+		"check":     func() error { return s.Check(ctx, &types.TransactionConditional{}) },
 		"result":    func() error { _, err := s.Result(ctx); return err },
 		"seal":      func() error { _, err := s.Seal(ctx); return err },
 	} {

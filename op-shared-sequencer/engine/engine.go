@@ -34,6 +34,8 @@ var (
 	// ErrInvalidAttributes: the attributes are not valid for this chain, or one of their
 	// transactions cannot be included.
 	ErrInvalidAttributes = errors.New("invalid payload attributes")
+	// ErrCondition: a condition does not hold.
+	ErrCondition = errors.New("condition does not hold")
 	// ErrPoolBehind: the transaction pool has not taken up the session's parent in time.
 	// Nothing was filled, the session goes on, and the fill may be tried again.
 	ErrPoolBehind = errors.New("transaction pool is behind the parent")
@@ -125,6 +127,10 @@ type Session interface {
 
 	// Account reads an account in the block under construction.
 	Account(ctx context.Context, addr common.Address) (Account, error)
+
+	// Check says whether a condition holds for the block so far: nil if it does,
+	// ErrCondition if it does not.
+	Check(ctx context.Context, cond *types.TransactionConditional) error
 
 	// Result commits to the block so far.
 	Result(ctx context.Context) (sequence.Result, error)

@@ -337,6 +337,10 @@ func (s *clientSession) Account(ctx context.Context, addr common.Address) (Accou
 	return Account{Nonce: uint64(a.Nonce), Balance: a.Balance.ToInt()}, nil
 }
 
+func (s *clientSession) Check(ctx context.Context, cond *types.TransactionConditional) error {
+	return s.read(ctx, nil, "engine_sessionCheck", cond)
+}
+
 // resultAttempts bounds how often Result looks again when the block changes under it.
 const resultAttempts = 100
 

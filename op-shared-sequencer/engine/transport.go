@@ -34,6 +34,7 @@ const (
 	codeUnknownSealedBlock     = -39011
 	codeSealFailed             = -39012
 	codeInsertFailed           = -39013
+	codeCondition              = -39014
 )
 
 // Codes of JSON-RPC, of go-ethereum's server and of the Engine API.
@@ -193,6 +194,8 @@ func kindOf(code int) error {
 		return ErrSessionClosed
 	case codePoolBehind:
 		return ErrPoolBehind
+	case codeCondition:
+		return ErrCondition
 	case codeUnknownSealedBlock:
 		return ErrNotFound
 	case codeTooManySessions, codeTimeout:

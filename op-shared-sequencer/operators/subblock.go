@@ -1,8 +1,10 @@
 package operators
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -110,8 +112,21 @@ func DecodeSignedSubblock(data []byte, limits Limits) (*SignedSubblock, error) {
 	if err := s.Subblock.Check(); err != nil {
 		return fail(err)
 	}
-	s.hash = s.Subblock.Hash()
+	// What is optional could be spelt out: one subblock has one encoding.
+	enc := s.Subblock.Encode()
+	if !bytes.Equal(enc, second(data)) {
+		return fail(errors.New("not the canonical encoding"))
+	}
+	s.hash = sequence.HashSubblock(enc)
 	return s, s.Signature.Check()
+}
+
+// second is the second item of a list that was decoded.
+func second(list []byte) []byte {
+	content, _, _ := rlp.SplitList(list)
+	_, _, content, _ = rlp.Split(content)
+	_, _, rest, _ := rlp.Split(content)
+	return content[:len(content)-len(rest)]
 }
 
 // countItems walks an encoding without allocating, and fails when it has more items than allowed.
@@ -139,5 +154,5 @@ func countItems(data []byte, limit int) error {
 		}
 		return nil
 	}
-	return walk(data, 8)
+	return walk(data, 12)
 }

@@ -68,9 +68,20 @@ func Pending(dest sequence.ChainID, logs []Log) []Log {
 	return out
 }
 
+// Destination is the chain that a log of the L2ToL2CrossDomainMessenger sends a message to,
+// false if it sends none, or to no chain that can be in a set.
+func Destination(l *types.Log) (sequence.ChainID, bool) {
+	if !isMessenger(l, sentMessage) {
+		return 0, false
+	}
+	dest := l.Topics[1].Big()
+	return sequence.ChainID(dest.Uint64()), dest.IsUint64()
+}
+
 // sentTo: SentMessage(destination, target, messageNonce) are the indexed arguments.
 func sentTo(dest sequence.ChainID, l *types.Log) bool {
-	return isMessenger(l, sentMessage) && l.Topics[1] == common.BigToHash(new(big.Int).SetUint64(uint64(dest)))
+	to, ok := Destination(l)
+	return ok && to == dest
 }
 
 func isMessenger(l *types.Log, event common.Hash) bool {

@@ -28,8 +28,12 @@ type Pool interface {
 	Slot() sequence.Slot
 	// Check says whether Add would take the bundle, room aside. Error: *bundlepool.InvalidError.
 	Check(*sequence.Bundle) (*bundlepool.Entry, error)
-	// Add is idempotent. Errors: as Check, bundlepool.ErrPoolFull, bundlepool.ErrSenderLimit.
+	// Add is idempotent. Errors: as Check, and those of bundlepool.Pool.Add.
 	Add(*sequence.Bundle) (common.Hash, error)
+	// Cancel takes a pending bundle back. Errors: those of bundlepool.Pool.Cancel.
+	Cancel(hash common.Hash, signature []byte) error
+	// Get finds a bundle in whatever state.
+	Get(common.Hash) (*bundlepool.Entry, bool)
 	// Status fails with bundlepool.ErrUnknownBundle.
 	Status(common.Hash) (bundlepool.Status, error)
 }
@@ -128,12 +132,16 @@ type methods struct{ api *API }
 //	params: [{
 //	  "items": [ {"chainId": "0x385", "tx": "0x02f8…"}, {"chainId": "0x386", "relay": true}, … ],
 //	  "expirySlot": "0x65f0c1a0"   // last slot it may be executed in, or
-//	  "maxSlots": "0x5"            // how many slots it may wait for, the current one included
+//	  "maxSlots": "0x5",           // how many slots it may wait for, the current one included
+//	  "firstSlot": "0x65f0c190",   // optional: first slot it may be executed in
+//	  "replacementId": "0x…",      // optional: 32 bytes; it takes the place of the bundle that waits under it
+//	  "conditions": [{"chainId": "0x385", "blockNumberMax": "0x10", "knownAccounts": {…}}]   // optional
 //	}]
 //	result: {"bundleHash": "0x…", "expirySlot": "0x65f0c1a0"}
 //
-// An item is a signed transaction (EIP-2718 envelope) or a relay step, which executes on
-// its chain the L2ToL2 messages that the items before it sent there.
+// An item is a signed transaction (EIP-2718 envelope), with "mayRevert": true one that the
+// bundle goes on after if it reverts; or a relay step, which executes on its chain the L2ToL2
+// messages that the items before it sent there.
 func (m *methods) SendBundle(_ context.Context, args BundleArgs) (*SendResult, error) {
 	b, err := args.bundle(m.api.pool.Slot(), &m.api.cfg)
 	if err != nil {
@@ -144,6 +152,30 @@ func (m *methods) SendBundle(_ context.Context, args BundleArgs) (*SendResult, e
 		return nil, toRPC(err)
 	}
 	return &SendResult{BundleHash: hash, ExpirySlot: hexutil.Uint64(b.Expiry)}, nil
+}
+
+// CancelBundle is sharedseq_cancelBundle: it takes a bundle back that waits. Operators that
+// lead before they hear of it may still execute it: the status tells.
+//
+//	params: [{"bundleHash": "0x…", "signature": "0x…"}]   // EIP-191, over "Cancel bundle 0x…"
+//	result: BundleStatus
+func (m *methods) CancelBundle(_ context.Context, args CancelArgs) (*BundleStatus, error) {
+	if err := m.api.pool.Cancel(args.BundleHash, args.Signature); err != nil {
+		return nil, toRPC(err)
+	}
+	return m.BundleStatus(context.Background(), args.BundleHash)
+}
+
+// GetBundle is sharedseq_getBundle: a bundle as it was sent.
+//
+//	params: ["0x…"]
+//	result: Bundle
+func (m *methods) GetBundle(_ context.Context, hash common.Hash) (*Bundle, error) {
+	e, ok := m.api.pool.Get(hash)
+	if !ok {
+		return nil, toRPC(fmt.Errorf("%w %s", bundlepool.ErrUnknownBundle, hash))
+	}
+	return newBundle(e), nil
 }
 
 // BundleStatus is sharedseq_bundleStatus: what became of a bundle.

@@ -44,6 +44,16 @@ func (c *Client) SendBundle(ctx context.Context, args BundleArgs) (*SendResult, 
 	return call[SendResult](ctx, c, "sendBundle", args)
 }
 
+// CancelBundle takes a bundle back, see CancelArgs.
+func (c *Client) CancelBundle(ctx context.Context, hash common.Hash, signature []byte) (*BundleStatus, error) {
+	return call[BundleStatus](ctx, c, "cancelBundle", CancelArgs{hash, signature})
+}
+
+// Bundle asks for a bundle as it was sent.
+func (c *Client) Bundle(ctx context.Context, hash common.Hash) (*Bundle, error) {
+	return call[Bundle](ctx, c, "getBundle", hash)
+}
+
 // BundleStatus asks what became of a bundle.
 func (c *Client) BundleStatus(ctx context.Context, hash common.Hash) (*BundleStatus, error) {
 	return call[BundleStatus](ctx, c, "bundleStatus", hash)

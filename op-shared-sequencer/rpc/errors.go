@@ -24,6 +24,10 @@ const (
 	CodeUnknownBundle = -38104 // never received here, or ended too long ago
 	CodeBusy          = -38105 // too many simulations, or one that takes too long: try again later
 	CodeUnavailable   = -38106 // the sequencer cannot do it now, for the reason given
+	CodeCancelled     = -38108 // it was cancelled or replaced, and is not taken again
+	CodeUnderpriced   = -38109 // another bundle waits under its replacement ID, and it bids too little to take its place
+	CodeNotSender     = -38110 // a cancellation that no sender of the bundle signed
+	CodeNotPending    = -38111 // the bundle does not wait any more
 	CodeInvalidChange = -38107 // the set does not take this approval of a change; the error's data is ErrorData
 )
 
@@ -73,6 +77,7 @@ var kinds = []struct {
 	{bundlepool.ErrGas, "gas"},
 	{bundlepool.ErrRelay, "relay"},
 	{bundlepool.ErrInvalidTx, "invalid-transaction"},
+	{bundlepool.ErrTerms, "terms"},
 }
 
 // changeKinds names the reasons why an approval of a change is not taken.
@@ -115,6 +120,14 @@ func toRPC(err error) *Error {
 		out.Code = CodeSenderLimit
 	case errors.Is(err, bundlepool.ErrUnknownBundle):
 		out.Code = CodeUnknownBundle
+	case errors.Is(err, bundlepool.ErrCancelled):
+		out.Code = CodeCancelled
+	case errors.Is(err, bundlepool.ErrUnderpriced):
+		out.Code = CodeUnderpriced
+	case errors.Is(err, bundlepool.ErrNotSender):
+		out.Code = CodeNotSender
+	case errors.Is(err, bundlepool.ErrNotPending):
+		out.Code = CodeNotPending
 	case errors.Is(err, ErrUnavailable), errors.Is(err, context.Canceled):
 		out.Code = CodeUnavailable
 	default:

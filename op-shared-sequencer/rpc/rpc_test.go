@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/ethereum/go-ethereum/accounts"
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/common/hexutil"
 	"github.com/ethereum/go-ethereum/core/types"
@@ -22,6 +23,8 @@ import (
 	"github.com/ethereum/go-ethereum/log"
 	gethrpc "github.com/ethereum/go-ethereum/rpc"
 
+	"github.com/ethereum-optimism/optimism/op-core/interop/messages"
+	"github.com/ethereum-optimism/optimism/op-core/predeploys"
 	oprpc "github.com/ethereum-optimism/optimism/op-service/rpc"
 	"github.com/ethereum-optimism/optimism/op-service/testlog"
 
@@ -162,6 +165,102 @@ func TestSendAndStatus(t *testing.T) {
 }
 
 // TestWire pins the JSON that clients in other languages rely on.
+// Everything that a bundle can ask for comes back from getBundle, and means one bundle.
+func TestTerms(t *testing.T) {
+	e := newEnv(t)
+	ctx := context.Background()
+	root := common.Hash{9}
+	in := args(Transaction(chainA, signed(t, chainA, 0)), RelayStep(chainB))
+	in.Items[0].MayRevert = true
+	first, max, chain := hexutil.Uint64(now+2), hexutil.Uint64(99), hexutil.Uint64(chainA)
+	in.FirstSlot, in.ReplacementID = &first, &common.Hash{7}
+	in.Conditions = []ConditionArgs{{ChainID: &chain, BlockNumberMax: &max, KnownAccounts: types.KnownAccounts{
+		{2}: {StorageRoot: &root, StorageSlots: map[common.Hash]common.Hash{}}, {1}: {StorageSlots: map[common.Hash]common.Hash{{4}: {5}, {3}: {6}}},
+	}}}
+	sent, err := e.client.SendBundle(ctx, in)
+	require.NoError(t, err)
+	b, err := e.client.Bundle(ctx, sent.BundleHash)
+	require.NoError(t, err)
+	require.Zero(t, b.Bid.ToInt().Sign())
+	require.Equal(t, &Bundle{
+		BundleHash: sent.BundleHash, Items: in.Items, ExpirySlot: sent.ExpirySlot, FirstSlot: in.FirstSlot, ReplacementID: in.ReplacementID,
+		Conditions: in.Conditions, Bid: b.Bid,
+	}, b)
+	again := BundleArgs{Items: b.Items, ExpirySlot: &b.ExpirySlot, FirstSlot: b.FirstSlot, ReplacementID: b.ReplacementID, Conditions: b.Conditions}
+	resent, err := e.client.SendBundle(ctx, again)
+	require.NoError(t, err)
+	require.Equal(t, sent.BundleHash, resent.BundleHash)
+
+	_, err = e.client.Bundle(ctx, common.Hash{1})
+	require.Equal(t, CodeUnknownBundle, ErrorCode(err))
+	in.Items[0].Tx = signed(t, chainA, 1)
+	_, err = e.client.SendBundle(ctx, in)
+	require.Equal(t, CodeUnderpriced, ErrorCode(err))
+
+	zero := hexutil.Uint64(0)
+	for name, bad := range map[string]func(a *BundleArgs){
+		"no chain":       func(a *BundleArgs) { a.Conditions = []ConditionArgs{{BlockNumberMax: &max}} },
+		"never":          func(a *BundleArgs) { a.Conditions = []ConditionArgs{{ChainID: &chain, BlockNumberMax: &zero}} },
+		"no replacement": func(a *BundleArgs) { a.ReplacementID = &common.Hash{} },
+	} {
+		in := args(Transaction(chainA, signed(t, chainA, 3)))
+		bad(&in)
+		_, err = e.client.SendBundle(ctx, in)
+		require.Equal(t, CodeInvalidParams, ErrorCode(err), name)
+	}
+	_, err = e.client.SendBundle(ctx, BundleArgs{Items: []ItemArgs{Transaction(chainA, signed(t, chainA, 3))}, FirstSlot: &zero})
+	require.NoError(t, err, "from slot 0 on is any")
+}
+
+func TestCancelBundle(t *testing.T) {
+	e := newEnv(t)
+	ctx := context.Background()
+	sent, err := e.client.SendBundle(ctx, args(Transaction(chainA, signed(t, chainA, 0))))
+	require.NoError(t, err)
+	sign := func(name string) []byte {
+		key, err := crypto.ToECDSA(crypto.Keccak256([]byte(name)))
+		require.NoError(t, err)
+		sig, err := crypto.Sign(accounts.TextHash([]byte(bundlepool.CancelText(sent.BundleHash))), key)
+		require.NoError(t, err)
+		return sig
+	}
+	_, err = e.client.CancelBundle(ctx, sent.BundleHash, sign("stranger"))
+	require.Equal(t, CodeNotSender, ErrorCode(err))
+	_, err = e.client.CancelBundle(ctx, common.Hash{1}, sign("sender"))
+	require.Equal(t, CodeUnknownBundle, ErrorCode(err))
+	s, err := e.client.CancelBundle(ctx, sent.BundleHash, sign("sender"))
+	require.NoError(t, err)
+	require.Equal(t, bundlepool.Cancelled, s.State)
+	_, err = e.client.SendBundle(ctx, args(Transaction(chainA, signed(t, chainA, 0))))
+	require.Equal(t, CodeCancelled, ErrorCode(err))
+}
+
+// A simulation tells what is needed to execute its messages elsewhere.
+func TestSimulatedMessages(t *testing.T) {
+	e := newEnv(t)
+	plain := &types.Log{Address: common.Address{1}, Topics: []common.Hash{{2}}, Data: []byte{3}, BlockNumber: 7, Index: 4}
+	sentTo := &types.Log{Address: predeploys.L2toL2CrossDomainMessengerAddr, BlockNumber: 7, Index: 5, Topics: []common.Hash{
+		crypto.Keccak256Hash([]byte("SentMessage(uint256,address,uint256,address,bytes)")), common.BigToHash(big.NewInt(int64(chainB))), {1}, {2},
+	}}
+	e.sim.result = &bundlepool.BundleResult{Slot: now, Items: []bundlepool.ItemResult{{Chain: chainA, BlockNumber: 7, Status: 1, Position: 3, Logs: []*types.Log{plain, sentTo}}}}
+	res, err := e.client.SimulateBundle(context.Background(), args(Transaction(chainA, signed(t, chainA, 0))))
+	require.NoError(t, err)
+	require.EqualValues(t, 3, *res.Items[0].Position)
+	got := res.Items[0].Messages
+	require.Len(t, got, 2)
+	require.Equal(t, messages.Identifier{Origin: common.Address{1}, BlockNumber: 7, LogIndex: 4, Timestamp: uint64(now), ChainID: chainA.ID()}, got[0].Identifier)
+	require.Equal(t, crypto.Keccak256Hash(got[0].Payload), got[0].PayloadHash)
+	require.Nil(t, got[0].Destination)
+	require.EqualValues(t, chainB, *got[1].Destination)
+	rest, access, err := messages.ParseAccess(got[0].AccessList)
+	require.NoError(t, err)
+	require.Empty(t, rest)
+	require.Equal(t, got[0].Checksum, access.Checksum)
+	require.Equal(t, messages.ChecksumArgs{
+		BlockNumber: 7, LogIndex: 4, Timestamp: uint64(now), ChainID: chainA.ID(), LogHash: messages.LogToLogHash(plain),
+	}.Checksum(), access.Checksum)
+}
+
 func TestWire(t *testing.T) {
 	e := newEnv(t)
 	ctx := context.Background()

@@ -7,13 +7,18 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/common/hexutil"
 	"github.com/ethereum/go-ethereum/core/types"
+	"github.com/ethereum/go-ethereum/crypto"
+
+	"github.com/ethereum-optimism/optimism/op-core/interop/messages"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/operators"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/relay"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
 
@@ -26,6 +31,13 @@ type BundleArgs struct {
 	// MaxSlots is given instead of ExpirySlot: for how many slots it may wait, the
 	// current one included. Without both, the operator's default.
 	MaxSlots *hexutil.Uint64 `json:"maxSlots,omitempty"`
+	// FirstSlot is the first slot the bundle may be executed in.
+	FirstSlot *hexutil.Uint64 `json:"firstSlot,omitempty"`
+	// ReplacementID: of the bundles with the same ID and the same first sender one waits at
+	// a time; another takes its place if it bids a tenth more.
+	ReplacementID *common.Hash `json:"replacementId,omitempty"`
+	// Conditions must hold when the bundle begins; until it expires it waits for that.
+	Conditions []ConditionArgs `json:"conditions,omitempty"`
 }
 
 // ItemArgs has either Tx or Relay.
@@ -33,6 +45,137 @@ type ItemArgs struct {
 	ChainID *hexutil.Uint64 `json:"chainId"`
 	Tx      hexutil.Bytes   `json:"tx,omitempty"` // EIP-2718 envelope
 	Relay   bool            `json:"relay,omitempty"`
+	// MayRevert: the bundle goes on when this transaction reverts, which then is in the block.
+	MayRevert bool `json:"mayRevert,omitempty"`
+}
+
+// ConditionArgs are the options of eth_sendRawTransactionConditional, for one of the
+// bundle's chains. Bounds are inclusive, of the block that the bundle would be in.
+type ConditionArgs struct {
+	ChainID        *hexutil.Uint64     `json:"chainId"`
+	BlockNumberMin *hexutil.Uint64     `json:"blockNumberMin,omitempty"`
+	BlockNumberMax *hexutil.Uint64     `json:"blockNumberMax,omitempty"`
+	TimestampMin   *hexutil.Uint64     `json:"timestampMin,omitempty"`
+	TimestampMax   *hexutil.Uint64     `json:"timestampMax,omitempty"`
+	KnownAccounts  types.KnownAccounts `json:"knownAccounts,omitempty"` // storage root, or slots with their values
+}
+
+func (a *ConditionArgs) condition() (c sequence.Condition, err error) {
+	if a.ChainID == nil {
+		return c, errors.New("no chainId")
+	}
+	c.Chain = sequence.ChainID(*a.ChainID)
+	for _, b := range []struct {
+		name string
+		from *hexutil.Uint64
+		to   *uint64
+		max  bool
+	}{
+		{"blockNumberMin", a.BlockNumberMin, &c.NumberMin, false}, {"blockNumberMax", a.BlockNumberMax, &c.NumberMax, true},
+		{"timestampMin", a.TimestampMin, &c.TimeMin, false}, {"timestampMax", a.TimestampMax, &c.TimeMax, true},
+	} {
+		if b.from == nil {
+			continue
+		}
+		if *b.to = uint64(*b.from); b.max && *b.to == 0 {
+			return c, fmt.Errorf("%s is 0, which cannot hold", b.name)
+		}
+	}
+	for addr, known := range a.KnownAccounts {
+		account := sequence.KnownAccount{Address: addr}
+		if known.StorageRoot != nil {
+			account.StorageRoot = *known.StorageRoot
+		}
+		for key, value := range known.StorageSlots {
+			account.Slots = append(account.Slots, sequence.KnownSlot{Key: key, Value: value})
+		}
+		slices.SortFunc(account.Slots, func(x, y sequence.KnownSlot) int { return x.Key.Cmp(y.Key) })
+		c.Accounts = append(c.Accounts, account)
+	}
+	slices.SortFunc(c.Accounts, func(x, y sequence.KnownAccount) int { return x.Address.Cmp(y.Address) })
+	return c, nil
+}
+
+func newCondition(c *sequence.Condition) ConditionArgs {
+	chain := hexutil.Uint64(c.Chain)
+	out := ConditionArgs{ChainID: &chain, KnownAccounts: c.Conditional().KnownAccounts}
+	bound := func(v uint64) *hexutil.Uint64 {
+		if v == 0 {
+			return nil
+		}
+		return (*hexutil.Uint64)(&v)
+	}
+	out.BlockNumberMin, out.BlockNumberMax = bound(c.NumberMin), bound(c.NumberMax)
+	out.TimestampMin, out.TimestampMax = bound(c.TimeMin), bound(c.TimeMax)
+	return out
+}
+
+// terms are what the arguments ask for beside the items; nil if they do not.
+func (a *BundleArgs) terms() (*sequence.Terms, error) {
+	if a.FirstSlot == nil && a.ReplacementID == nil && len(a.Conditions) == 0 {
+		return nil, nil
+	}
+	t := &sequence.Terms{}
+	if a.FirstSlot != nil {
+		t.First = sequence.Slot(*a.FirstSlot)
+	}
+	if a.ReplacementID != nil {
+		if t.ReplacementID = *a.ReplacementID; t.ReplacementID == (common.Hash{}) {
+			return nil, errors.New("replacementId is zero")
+		}
+	}
+	for i := range a.Conditions {
+		c, err := a.Conditions[i].condition()
+		if err != nil {
+			return nil, fmt.Errorf("condition %d: %w", i, err)
+		}
+		t.Conditions = append(t.Conditions, c)
+	}
+	if t.First == 0 && t.ReplacementID == (common.Hash{}) && len(t.Conditions) == 0 {
+		return nil, nil // firstSlot 0 is any
+	}
+	return t, nil
+}
+
+// CancelArgs take a bundle back.
+type CancelArgs struct {
+	BundleHash common.Hash `json:"bundleHash"`
+	// Signature is by a sender of one of the bundle's transactions, as a personal message
+	// (EIP-191), over bundlepool.CancelText.
+	Signature hexutil.Bytes `json:"signature"`
+}
+
+// Bundle is the result of sharedseq_getBundle.
+type Bundle struct {
+	BundleHash common.Hash    `json:"bundleHash"`
+	Items      []ItemArgs     `json:"items"`
+	ExpirySlot hexutil.Uint64 `json:"expirySlot"`
+	// The others are as they were sent, absent if they were not.
+	FirstSlot     *hexutil.Uint64 `json:"firstSlot,omitempty"`
+	ReplacementID *common.Hash    `json:"replacementId,omitempty"`
+	Conditions    []ConditionArgs `json:"conditions,omitempty"`
+	// Bid is the sum of priority fees times gas limits, in wei.
+	Bid *hexutil.Big `json:"bid"`
+}
+
+func newBundle(e *bundlepool.Entry) *Bundle {
+	out := &Bundle{BundleHash: e.Hash, ExpirySlot: hexutil.Uint64(e.Bundle.Expiry), Bid: (*hexutil.Big)(e.Bid)}
+	for _, it := range e.Bundle.Items {
+		chain := hexutil.Uint64(it.Chain)
+		out.Items = append(out.Items, ItemArgs{ChainID: &chain, Tx: it.Transaction, Relay: it.Relay(), MayRevert: it.MayRevert})
+	}
+	if t := e.Bundle.Terms; t != nil {
+		if first := hexutil.Uint64(t.First); first != 0 {
+			out.FirstSlot = &first
+		}
+		if id := t.ReplacementID; id != (common.Hash{}) {
+			out.ReplacementID = &id
+		}
+		for i := range t.Conditions {
+			out.Conditions = append(out.Conditions, newCondition(&t.Conditions[i]))
+		}
+	}
+	return out
 }
 
 // Transaction is an item with a signed transaction.
@@ -71,7 +214,11 @@ func (a *BundleArgs) bundle(now sequence.Slot, cfg *Config) (*sequence.Bundle, e
 		case !it.Relay && len(it.Tx) == 0:
 			return nil, invalidParams("item %d has neither tx nor relay, expected one of them", i)
 		}
-		b.Items[i] = sequence.BundleItem{Chain: sequence.ChainID(*it.ChainID), Transaction: it.Tx}
+		b.Items[i] = sequence.BundleItem{Chain: sequence.ChainID(*it.ChainID), Transaction: it.Tx, MayRevert: it.MayRevert}
+	}
+	var err error
+	if b.Terms, err = a.terms(); err != nil {
+		return nil, invalidParams("%v", err)
 	}
 	slots := cfg.DefaultSlots
 	switch {
@@ -102,7 +249,8 @@ type SendResult struct {
 // BundleStatus is the result of sharedseq_bundleStatus.
 type BundleStatus struct {
 	BundleHash common.Hash `json:"bundleHash"`
-	// State is pending, executed, safe, failed, expired or undone; see bundlepool.State.
+	// State is pending, executed, safe, failed, expired, undone, cancelled or replaced; see
+	// bundlepool.State.
 	State      bundlepool.State `json:"state"`
 	ExpirySlot hexutil.Uint64   `json:"expirySlot"`
 	Attempts   hexutil.Uint64   `json:"attempts"`
@@ -114,6 +262,8 @@ type BundleStatus struct {
 	// Failure is why it failed, expired or was undone; in state pending, why the last
 	// attempt was put off.
 	Failure *Failure `json:"failure,omitempty"`
+	// ReplacedBy is the bundle that took its place, in state replaced.
+	ReplacedBy *common.Hash `json:"replacedBy,omitempty"`
 }
 
 // Simulation is the result of sharedseq_simulateBundle.
@@ -136,6 +286,48 @@ type Item struct {
 	Logs         []*types.Log   `json:"logs,omitempty"`       // simulation only
 	ReturnData   hexutil.Bytes  `json:"returnData,omitempty"` // simulation only; what it returned or reverted with
 	RevertReason string         `json:"revertReason,omitempty"`
+	// Simulation only. Position is the transaction's index in its block, if the bundle is the
+	// first in the slot; Messages are those that it would initiate there.
+	Position *hexutil.Uint64 `json:"position,omitempty"`
+	Messages []Message       `json:"messages,omitempty"`
+}
+
+// Message is a log as a message that can be executed on another chain. Its identifier is
+// what is signed for that, in the transaction that executes it. It holds for a bundle that
+// is the first in the slot it was simulated in.
+type Message struct {
+	Identifier  messages.Identifier `json:"identifier"`
+	PayloadHash common.Hash         `json:"payloadHash"`
+	Payload     hexutil.Bytes       `json:"payload"` // topics, then data
+	// Checksum and AccessList are of the executing transaction's access list: storage keys
+	// of the CrossL2Inbox.
+	Checksum   messages.MessageChecksum `json:"checksum"`
+	AccessList []common.Hash            `json:"accessList"`
+	// Destination is the chain that an L2ToL2CrossDomainMessenger message is for.
+	Destination *hexutil.Uint64 `json:"destination,omitempty"`
+}
+
+// newMessages are the messages that logs would initiate in the block of a slot.
+func newMessages(chain sequence.ChainID, slot sequence.Slot, logs []*types.Log) []Message {
+	var out []Message
+	for _, l := range logs {
+		payload := messages.LogToMessagePayload(l)
+		m := messages.Message{
+			Identifier: messages.Identifier{
+				Origin: l.Address, BlockNumber: l.BlockNumber, LogIndex: uint32(l.Index), Timestamp: uint64(slot), ChainID: chain.ID(),
+			},
+			PayloadHash: crypto.Keccak256Hash(payload),
+		}
+		made := Message{
+			Identifier: m.Identifier, PayloadHash: m.PayloadHash, Payload: payload, Checksum: m.Checksum(),
+			AccessList: messages.EncodeAccessList([]messages.Access{m.Access()}),
+		}
+		if dest, ok := relay.Destination(l); ok {
+			made.Destination = (*hexutil.Uint64)(&dest)
+		}
+		out = append(out, made)
+	}
+	return out
 }
 
 // Failure names what failed.
@@ -381,6 +573,9 @@ func newBundleStatus(s *bundlepool.Status) *BundleStatus {
 		BundleHash: s.Hash, State: s.State, ExpirySlot: hexutil.Uint64(s.Expiry), Attempts: hexutil.Uint64(s.Attempts),
 		Undone: hexutil.Uint64(s.Undone), Items: newItems(s.Items), Failure: newFailure(s.Failure),
 	}
+	if s.ReplacedBy != (common.Hash{}) {
+		out.ReplacedBy = &s.ReplacedBy
+	}
 	if len(s.Items) > 0 {
 		slot := hexutil.Uint64(s.Slot)
 		out.Slot = &slot
@@ -389,7 +584,12 @@ func newBundleStatus(s *bundlepool.Status) *BundleStatus {
 }
 
 func newSimulation(r *bundlepool.BundleResult) *Simulation {
-	return &Simulation{Success: r.Failed == nil, Slot: hexutil.Uint64(r.Slot), Items: newItems(r.Items), Failure: newFailure(r.Failed)}
+	out := &Simulation{Success: r.Failed == nil, Slot: hexutil.Uint64(r.Slot), Items: newItems(r.Items), Failure: newFailure(r.Failed)}
+	for i, it := range r.Items {
+		out.Items[i].Position = (*hexutil.Uint64)(&it.Position)
+		out.Items[i].Messages = newMessages(it.Chain, r.Slot, it.Logs)
+	}
+	return out
 }
 
 // invalidParams is a request that is not of the documented form.

@@ -1,9 +1,12 @@
 package sequence
 
 import (
+	"bytes"
 	"fmt"
+	"math/big"
 
 	"github.com/ethereum/go-ethereum/common"
+	"github.com/ethereum/go-ethereum/core/types"
 	"github.com/ethereum/go-ethereum/crypto"
 	"github.com/ethereum/go-ethereum/rlp"
 )
@@ -15,6 +18,79 @@ type Bundle struct {
 	Items []BundleItem
 	// Expiry is the last slot the bundle may be executed in.
 	Expiry Slot
+	// Terms are what else its sender asks for; nil: nothing.
+	Terms *Terms `rlp:"optional"`
+}
+
+// Terms are wishes of a bundle's sender that few have. They are part of the bundle's hash,
+// and every operator checks them.
+type Terms struct {
+	// First is the first slot the bundle may be executed in; 0: any.
+	First Slot
+	// ReplacementID names the bundle to the operators' pools: of those with the same ID and
+	// the same first sender one waits at a time, the one that pays most. Zero: none.
+	ReplacementID common.Hash
+	// Conditions must hold when the bundle begins.
+	Conditions []Condition
+}
+
+// Condition is what must hold on one of the bundle's chains, in the block under
+// construction: its header, and its state before the bundle. It has the meaning of
+// eth_sendRawTransactionConditional's options; bounds are inclusive, and 0 is none.
+type Condition struct {
+	Chain     ChainID
+	NumberMin uint64
+	NumberMax uint64
+	TimeMin   uint64
+	TimeMax   uint64
+	Accounts  []KnownAccount // ascending by address
+}
+
+// KnownAccount is what must be known of an account: either the root of its storage, as of
+// the parent block, or some of its slots.
+type KnownAccount struct {
+	Address     common.Address
+	StorageRoot common.Hash // zero: not asked for
+	Slots       []KnownSlot // ascending by key
+}
+
+// KnownSlot is a storage slot and its value.
+type KnownSlot struct{ Key, Value common.Hash }
+
+// Conditional is the condition in op-geth's form.
+func (c *Condition) Conditional() *types.TransactionConditional {
+	out := &types.TransactionConditional{KnownAccounts: make(types.KnownAccounts, len(c.Accounts))}
+	if c.NumberMin != 0 {
+		out.BlockNumberMin = new(big.Int).SetUint64(c.NumberMin)
+	}
+	if c.NumberMax != 0 {
+		out.BlockNumberMax = new(big.Int).SetUint64(c.NumberMax)
+	}
+	if c.TimeMin != 0 {
+		out.TimestampMin = &c.TimeMin
+	}
+	if c.TimeMax != 0 {
+		out.TimestampMax = &c.TimeMax
+	}
+	for _, a := range c.Accounts {
+		known := types.KnownAccount{StorageSlots: make(map[common.Hash]common.Hash, len(a.Slots))}
+		if a.StorageRoot != (common.Hash{}) {
+			known.StorageRoot = &a.StorageRoot
+		}
+		for _, s := range a.Slots {
+			known.StorageSlots[s.Key] = s.Value
+		}
+		out.KnownAccounts[a.Address] = known
+	}
+	return out
+}
+
+// First is the first slot the bundle may be executed in.
+func (b *Bundle) First() Slot {
+	if b.Terms == nil {
+		return 0
+	}
+	return b.Terms.First
 }
 
 // BundleItem is either a signed transaction, or a relay step: "execute here, on
@@ -23,6 +99,8 @@ type Bundle struct {
 type BundleItem struct {
 	Chain       ChainID
 	Transaction []byte // EIP-2718 envelope; empty for a relay step
+	// MayRevert: the bundle goes on when this transaction reverts, which then is in the block.
+	MayRevert bool `rlp:"optional"`
 }
 
 // Relay says whether the item is a relay step.
@@ -50,6 +128,9 @@ func DecodeBundle(data []byte) (*Bundle, error) {
 	if err := rlp.DecodeBytes(data, b); err != nil {
 		return nil, fmt.Errorf("%w bundle: %w", ErrMalformed, err)
 	}
+	if !bytes.Equal(b.Encode(), data) { // what is optional could be spelt out
+		return nil, fmt.Errorf("%w bundle: not the canonical encoding", ErrMalformed)
+	}
 	return b, nil
 }
 
@@ -71,7 +152,7 @@ func (b *Bundle) Chains() []ChainID {
 // whole and in order. They are less than that only when a bundle is completed of which
 // some transactions stand in earlier blocks.
 func BundleOf(steps []Step) *Bundle {
-	b := &Bundle{Expiry: steps[0].Expiry}
+	b := &Bundle{Expiry: steps[0].Expiry, Terms: steps[0].Terms}
 	for i, st := range steps {
 		if st.Relay {
 			// One relay step makes a transaction for each message. Two of them in a row on
@@ -82,7 +163,7 @@ func BundleOf(steps []Step) *Bundle {
 			continue
 		}
 		for _, tx := range st.Transactions {
-			b.Items = append(b.Items, BundleItem{Chain: st.Chain, Transaction: tx})
+			b.Items = append(b.Items, BundleItem{Chain: st.Chain, Transaction: tx, MayRevert: st.MayRevert})
 		}
 	}
 	return b

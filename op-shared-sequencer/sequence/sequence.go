@@ -4,6 +4,7 @@
 package sequence
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"iter"
@@ -80,6 +81,10 @@ type Step struct {
 	// bundle, and every operator can check that it is whole: see BundleOf.
 	Expiry       Slot
 	Transactions [][]byte // EIP-2718 envelopes
+	// MayRevert: they are of items that may.
+	MayRevert bool `rlp:"optional"`
+	// Terms are the bundle's, in its first step.
+	Terms *Terms `rlp:"optional"`
 }
 
 // Result commits to the open block of a chain after the steps so far.
@@ -155,14 +160,19 @@ func (s *Subblock) Check() error {
 		if len(st.Transactions) == 0 {
 			return fail("step %d has no transactions", i)
 		}
-		if st.Bundle == (common.Hash{}) && (st.Relay || st.Expiry != 0) {
+		if st.Bundle == (common.Hash{}) && (st.Relay || st.Expiry != 0 || st.MayRevert || st.Terms != nil) {
 			return fail("step %d is of no bundle and has what only a bundle's has", i)
 		}
 	}
 	for run := range s.Bundles() {
-		for _, st := range run {
-			if st.Expiry != run[0].Expiry {
+		for i, st := range run {
+			switch {
+			case st.Expiry != run[0].Expiry:
 				return fail("bundle %s has two expiries", st.Bundle)
+			case i > 0 && st.Terms != nil:
+				return fail("bundle %s has its terms in a step that is not its first", st.Bundle)
+			case st.Relay && st.MayRevert:
+				return fail("bundle %s has a relay step that may revert", st.Bundle)
 			}
 		}
 	}
@@ -199,8 +209,11 @@ var subblockDomain = crypto.Keccak256Hash([]byte("op-shared-sequencer/subblock/1
 
 // Hash identifies the subblock: keccak256(domain ‖ rlp). It can be recomputed by an
 // EVM contract that is given the encoding.
-func (s *Subblock) Hash() common.Hash {
-	return crypto.Keccak256Hash(subblockDomain[:], s.Encode())
+func (s *Subblock) Hash() common.Hash { return HashSubblock(s.Encode()) }
+
+// HashSubblock is the hash of the subblock that has this encoding.
+func HashSubblock(encoding []byte) common.Hash {
+	return crypto.Keccak256Hash(subblockDomain[:], encoding)
 }
 
 // Encode is the canonical encoding: RLP of the fields in their order.
@@ -217,6 +230,9 @@ func DecodeSubblock(data []byte) (*Subblock, error) {
 	s := new(Subblock)
 	if err := rlp.DecodeBytes(data, s); err != nil {
 		return nil, fmt.Errorf("%w subblock: %w", ErrMalformed, err)
+	}
+	if !bytes.Equal(s.Encode(), data) { // what is optional could be spelt out
+		return nil, fmt.Errorf("%w subblock: not the canonical encoding", ErrMalformed)
 	}
 	return s, s.Check()
 }

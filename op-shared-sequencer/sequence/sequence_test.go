@@ -36,6 +36,23 @@ func chainIDs(min int) *rapid.Generator[[]ChainID] {
 	})
 }
 
+func terms() *rapid.Generator[*Terms] {
+	return rapid.Custom(func(t *rapid.T) *Terms {
+		if rapid.Bool().Draw(t, "none") {
+			return nil
+		}
+		out := &Terms{First: Slot(rapid.Uint64().Draw(t, "first")), ReplacementID: hashes().Draw(t, "id")}
+		for range rapid.IntRange(0, 2).Draw(t, "conditions") {
+			c := Condition{Chain: 1, NumberMax: rapid.Uint64().Draw(t, "max"), TimeMin: rapid.Uint64().Draw(t, "min")}
+			for range rapid.IntRange(0, 2).Draw(t, "accounts") {
+				c.Accounts = append(c.Accounts, KnownAccount{StorageRoot: hashes().Draw(t, "root"), Slots: []KnownSlot{{Key: hashes().Draw(t, "key")}}})
+			}
+			out.Conditions = append(out.Conditions, c)
+		}
+		return out
+	})
+}
+
 // subblocks draws well-formed subblocks of all kinds.
 func subblocks() *rapid.Generator[*Subblock] {
 	return rapid.Custom(func(t *rapid.T) *Subblock {
@@ -63,7 +80,10 @@ func subblocks() *rapid.Generator[*Subblock] {
 			s.Results = append(s.Results, Result{Chain: id, Transactions: rapid.Uint64().Draw(t, "txs"), GasUsed: rapid.Uint64().Draw(t, "gas"), ReceiptsRoot: hashes().Draw(t, "receipts")})
 		}
 		for range rapid.IntRange(0, 4).Draw(t, "steps") {
-			s.Steps = append(s.Steps, Step{Chain: rapid.SampledFrom(ids).Draw(t, "chain"), Bundle: hashes().Draw(t, "bundle"), Transactions: txs(1).Draw(t, "txs")})
+			s.Steps = append(s.Steps, Step{
+				Chain: rapid.SampledFrom(ids).Draw(t, "chain"), Bundle: hashes().Filter(func(h common.Hash) bool { return h != common.Hash{} }).Draw(t, "bundle"),
+				Transactions: txs(1).Draw(t, "txs"), MayRevert: rapid.Bool().Draw(t, "mayrevert"), Terms: terms().Draw(t, "terms"),
+			})
 		}
 		if rapid.Bool().Draw(t, "last") {
 			for _, id := range ids {
@@ -118,6 +138,9 @@ func TestSubblockHashCoversEveryField(t *testing.T) {
 		"min base fee": func(s *Subblock) { s.Openings[0].MinBaseFee[0]++ }, "no min base fee": func(s *Subblock) { s.Openings[0].MinBaseFee = nil },
 		"no tx pool": func(s *Subblock) { s.Openings[0].NoTxPool = true }, "deposits": func(s *Subblock) { s.Openings[0].Deposits = nil },
 		"step chain": func(s *Subblock) { s.Steps[0].Chain++ }, "bundle": func(s *Subblock) { s.Steps[0].Bundle[0]++ },
+		"may revert": func(s *Subblock) { s.Steps[0].MayRevert = true }, "terms": func(s *Subblock) { s.Steps[0].Terms = &Terms{} },
+		"first": func(s *Subblock) { s.Steps[0].Terms = &Terms{First: 1} }, "replacement": func(s *Subblock) { s.Steps[0].Terms = &Terms{ReplacementID: common.Hash{1}} },
+		"condition":   func(s *Subblock) { s.Steps[0].Terms = &Terms{Conditions: []Condition{{}}} },
 		"transaction": func(s *Subblock) { s.Steps[0].Transactions[0][0]++ }, "result chain": func(s *Subblock) { s.Results[0].Chain++ },
 		"result count": func(s *Subblock) { s.Results[0].Transactions++ }, "result gas": func(s *Subblock) { s.Results[0].GasUsed++ },
 		"receipts": func(s *Subblock) { s.Results[0].ReceiptsRoot[0]++ }, "seal chain": func(s *Subblock) { s.Seals[0].Chain++ },
@@ -161,8 +184,18 @@ func TestSubblockCheck(t *testing.T) {
 		"result, no opening":    {func(s *Subblock) { s.Openings = s.Openings[:1] }, "1 openings for 2"},
 		"step on closed chain":  {func(s *Subblock) { s.Steps[0].Chain = 3 }, "step 0 is on chain 3"},
 		"empty step":            {func(s *Subblock) { s.Steps[0].Transactions = nil }, "step 0 has no transactions"},
-		"odd parameters":        {func(s *Subblock) { s.Openings[0].EIP1559Params = []byte{1} }, "1 bytes of EIP-1559"},
-		"two base fees":         {func(s *Subblock) { s.Openings[0].MinBaseFee = []uint64{1, 2} }, "2 minimum base fees"},
+		"plain may revert":      {func(s *Subblock) { s.Steps[0].MayRevert = true }, "step 0 is of no bundle"},
+		"plain terms":           {func(s *Subblock) { s.Steps[0].Terms = &Terms{First: 1} }, "step 0 is of no bundle"},
+		"relay may revert": {func(s *Subblock) {
+			s.Steps[0].Bundle, s.Steps[0].Relay, s.Steps[0].MayRevert = common.Hash{1}, true, true
+		}, "a relay step that may revert"},
+		"late terms": {func(s *Subblock) {
+			s.Steps[0].Bundle = common.Hash{1}
+			s.Steps = append(s.Steps, s.Steps[0])
+			s.Steps[1].Terms = &Terms{First: 1}
+		}, "terms in a step that is not its first"},
+		"odd parameters": {func(s *Subblock) { s.Openings[0].EIP1559Params = []byte{1} }, "1 bytes of EIP-1559"},
+		"two base fees":  {func(s *Subblock) { s.Openings[0].MinBaseFee = []uint64{1, 2} }, "2 minimum base fees"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := good()
@@ -200,9 +233,9 @@ func TestOpeningKeepsAttributes(t *testing.T) {
 
 func TestBundleRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		b := &Bundle{Expiry: Slot(rapid.Uint64().Draw(t, "expiry"))}
+		b := &Bundle{Expiry: Slot(rapid.Uint64().Draw(t, "expiry")), Terms: terms().Draw(t, "terms")}
 		for range rapid.IntRange(0, 5).Draw(t, "items") {
-			b.Items = append(b.Items, BundleItem{Chain: ChainID(rapid.Uint64().Draw(t, "chain")), Transaction: rapid.SliceOfN(rapid.Byte(), 0, 30).Draw(t, "tx")})
+			b.Items = append(b.Items, BundleItem{Chain: ChainID(rapid.Uint64().Draw(t, "chain")), Transaction: rapid.SliceOfN(rapid.Byte(), 0, 30).Draw(t, "tx"), MayRevert: rapid.Bool().Draw(t, "may")})
 		}
 		back, err := DecodeBundle(b.Encode())
 		if err != nil {
@@ -212,6 +245,38 @@ func TestBundleRoundTrip(t *testing.T) {
 			t.Fatal("decoding changed the bundle")
 		}
 	})
+}
+
+// What a bundle asks for is in its hash, and the steps tell it all.
+func TestBundleOf(t *testing.T) {
+	b := &Bundle{Expiry: 9, Terms: &Terms{First: 7, Conditions: []Condition{{Chain: 1, NumberMin: 3}}}, Items: []BundleItem{
+		{Chain: 1, Transaction: []byte{1}}, {Chain: 2}, {Chain: 1, Transaction: []byte{2}, MayRevert: true}, {Chain: 1, Transaction: []byte{3}},
+	}}
+	steps := []Step{
+		{Chain: 1, Expiry: 9, Transactions: [][]byte{{1}}, Terms: b.Terms}, {Chain: 2, Expiry: 9, Relay: true, Transactions: [][]byte{{8}}},
+		{Chain: 2, Expiry: 9, Relay: true, Transactions: [][]byte{{9}}},
+		{Chain: 1, Expiry: 9, Transactions: [][]byte{{2}}, MayRevert: true}, {Chain: 1, Expiry: 9, Transactions: [][]byte{{3}}},
+	}
+	require.Equal(t, b.Hash(), BundleOf(steps).Hash())
+	require.Equal(t, Slot(7), b.First())
+	require.Zero(t, (&Bundle{}).First())
+	for name, change := range map[string]func(){
+		"no terms": func() { steps[0].Terms = nil }, "another first": func() { steps[0].Terms = &Terms{First: 6, Conditions: b.Terms.Conditions} },
+		"no condition": func() { steps[0].Terms = &Terms{First: 7} }, "may revert": func() { steps[4].MayRevert = true }, "may not": func() { steps[3].MayRevert = false },
+	} {
+		was := slices.Clone(steps)
+		change()
+		require.NotEqual(t, b.Hash(), BundleOf(steps).Hash(), name)
+		steps = was
+	}
+}
+
+// A bundle without terms is encoded as before there were any, and in no other way.
+func TestOptionalFieldsAreLeftOut(t *testing.T) {
+	require.Equal(t, "0xc8c6c20101c2028009", hexutil.Encode((&Bundle{Expiry: 9, Items: []BundleItem{{Chain: 1, Transaction: []byte{1}}, {Chain: 2}}}).Encode()))
+	_, err := DecodeBundle(hexutil.MustDecode("0xc9c7c3010180c2028009"))
+	require.ErrorIs(t, err, ErrMalformed)
+	require.ErrorContains(t, err, "canonical")
 }
 
 func FuzzDecodeSubblock(f *testing.F) {
@@ -231,6 +296,7 @@ func FuzzDecodeSubblock(f *testing.F) {
 
 func FuzzDecodeBundle(f *testing.F) {
 	f.Add((&Bundle{Items: []BundleItem{{Chain: 1, Transaction: []byte{1}}, {Chain: 2}}, Expiry: 9}).Encode())
+	f.Add((&Bundle{Items: []BundleItem{{Chain: 1, Transaction: []byte{1}, MayRevert: true}}, Terms: &Terms{First: 1, Conditions: []Condition{{Chain: 1}}}}).Encode())
 	f.Fuzz(func(t *testing.T, data []byte) {
 		b, err := DecodeBundle(data)
 		if err != nil {

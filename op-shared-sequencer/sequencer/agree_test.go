@@ -329,6 +329,57 @@ func TestForgedMessageRefused(t *testing.T) {
 	})
 }
 
+// What a bundle asks for is checked by every operator: its first slot, its conditions, and
+// what may revert in it.
+func TestTermsOfBundles(t *testing.T) {
+	inSet(t, 2, 1, func(t *testing.T, s *set) {
+		w := s.ops[0]
+		next := sequence.Slot(w.a().head().Time) + 1
+		b := &sequence.Bundle{Expiry: next + 20, Items: []sequence.BundleItem{
+			{Chain: chainA, Transaction: enginefake.Tx(accounts[0], chainA, 0, enginefake.Revert("may")), MayRevert: true},
+			{Chain: chainB, Transaction: enginefake.Tx(accounts[0], chainB, 0, enginefake.Log("goes on"))},
+		}, Terms: &sequence.Terms{First: next + 1, Conditions: []sequence.Condition{{Chain: chainB, NumberMax: w.b().head().Number + 2}}}}
+		hash, err := w.pool.Add(b)
+		require.NoError(t, err)
+		require.Empty(t, s.slot(0)[0].Steps, "it is too early")
+
+		sub := s.propose(0)
+		require.Len(t, sub.Steps, 2)
+		for name, change := range map[string]func(bad *sequence.Subblock){
+			"nothing is asked for":   func(bad *sequence.Subblock) { bad.Steps[0].Terms = nil },
+			"no condition":           func(bad *sequence.Subblock) { bad.Steps[0].Terms = &sequence.Terms{First: b.Terms.First} },
+			"another first slot":     func(bad *sequence.Subblock) { bad.Steps[0].Terms.First-- },
+			"a later first slot":     func(bad *sequence.Subblock) { bad.Steps[0].Terms.First++ },
+			"it may not revert":      func(bad *sequence.Subblock) { bad.Steps[0].MayRevert = false },
+			"the others may, too":    func(bad *sequence.Subblock) { bad.Steps[1].MayRevert = true },
+			"a condition that fails": func(bad *sequence.Subblock) { forge(bad, func(t *sequence.Terms) { t.Conditions[0].NumberMax-- }) },
+			"not yet":                func(bad *sequence.Subblock) { forge(bad, func(t *sequence.Terms) { t.First += 5 }) },
+		} {
+			bad := clone(t, sub)
+			change(bad)
+			require.ErrorIs(t, s.ops[1].seq.Verify(bg, bad), ErrBundle, name)
+		}
+		require.NoError(t, s.ops[1].seq.Verify(bg, sub))
+		s.commit(sub)
+		s.same()
+		for i, w := range s.ops {
+			st := w.status(hash)
+			require.Equal(t, bundlepool.Executed, st.State, "operator %d", i)
+			require.Zero(t, st.Items[0].Status, "operator %d knows that it reverted", i)
+			require.Equal(t, uint64(1), st.Items[1].Status)
+		}
+	})
+}
+
+// forge changes the terms of a bundle, and makes it the bundle that its steps say.
+func forge(sub *sequence.Subblock, change func(*sequence.Terms)) {
+	change(sub.Steps[0].Terms)
+	hash := sequence.BundleOf(sub.Steps).Hash()
+	for i := range sub.Steps {
+		sub.Steps[i].Bundle = hash
+	}
+}
+
 // Followers run the chains in parallel. The order over all chains counts all the same: with
 // two steps of different chains in the other order every block is the same, and the message
 // is executed before it was sent.

@@ -118,7 +118,7 @@ func (s *Sequencer) settleSubblock(a *attempt) {
 			sl.report.seen = append(sl.report.seen, run[0].Bundle)
 		}
 		if len(sl.report.seen) > before {
-			s.bundles.Agreed(sl.agreed, sl.gas)
+			s.bundles.Agreed(sl.agreed, sl.ran)
 			sl.report.Executed += len(sl.report.seen) - before
 		}
 		return

@@ -130,7 +130,7 @@ type Bundles interface {
 	builder.Bundles
 	Slot() sequence.Slot
 	Advance(slot sequence.Slot)
-	Agreed(subblocks []*sequence.Subblock, gas map[common.Hash]uint64) []common.Hash
+	Agreed(subblocks []*sequence.Subblock, ran map[common.Hash]bundlepool.Ran) []common.Hash
 	Done(hash common.Hash, o bundlepool.Outcome) error
 	Status(hash common.Hash) (bundlepool.Status, error)
 	Get(hash common.Hash) (*bundlepool.Entry, bool)

@@ -82,6 +82,12 @@ func (s *Sequencer) Simulate(ctx context.Context, b *sequence.Bundle) (*bundlepo
 	if err != nil {
 		return nil, err
 	}
+	next := map[sequence.ChainID]uint64{}
+	for i := range out.Result.Items {
+		it := &out.Result.Items[i]
+		it.Position = uint64(len(blocks[it.Chain].Session.Forced())) + next[it.Chain]
+		next[it.Chain]++
+	}
 	return &out.Result, nil
 }
 
@@ -93,6 +99,10 @@ func (sl *slot) standing(ctx context.Context, hash common.Hash) ([]builder.Kept,
 	st, err := s.bundles.Status(hash)
 	if err != nil || st.Undone == 0 {
 		return nil, err
+	}
+	e, ok := s.bundles.Get(hash)
+	if !ok {
+		return nil, fmt.Errorf("%w %s", bundlepool.ErrUnknownBundle, hash)
 	}
 	var kept []builder.Kept
 	for _, it := range st.Items {
@@ -109,8 +119,8 @@ func (sl *slot) standing(ctx context.Context, hash common.Hash) ([]builder.Kept,
 			return nil, fmt.Errorf("receipts of block %s of chain %s: %w", block.ID(), it.Chain, err)
 		}
 		for _, r := range receipts {
-			if r.TxHash == it.TxHash && r.Status == types.ReceiptStatusSuccessful {
-				it.Logs = r.Logs
+			if r.TxHash == it.TxHash && (r.Status == types.ReceiptStatusSuccessful || e.Bundle.Items[it.Item].MayRevert) {
+				it.Logs, it.Status = r.Logs, r.Status
 				kept = append(kept, builder.Kept{ItemResult: it, Slot: sequence.Slot(block.Time)})
 			}
 		}

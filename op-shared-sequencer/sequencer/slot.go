@@ -14,6 +14,7 @@ import (
 	"github.com/ethereum-optimism/optimism/op-service/eth"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/builder"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/executor"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
@@ -28,7 +29,7 @@ type slot struct {
 	agreed []*sequence.Subblock // committed so far
 	check  *executor.Slot       // knows the logs of what was agreed
 	report SlotReport
-	gas    map[common.Hash]uint64
+	ran    map[common.Hash]bundlepool.Ran
 }
 
 // block is one chain's block in a slot.
@@ -251,15 +252,15 @@ func (sl *slot) adopt(b *block, txs []executor.Tx) error {
 	return sl.check.Adopt(b.id, txs)
 }
 
-// note remembers what the transactions of bundles used, for their status.
+// note remembers what the transactions of bundles came to, for their status.
 func (sl *slot) note(res []engine.TxResult) {
 	sl.s.adopting.Lock()
 	defer sl.s.adopting.Unlock()
-	if sl.gas == nil {
-		sl.gas = map[common.Hash]uint64{}
+	if sl.ran == nil {
+		sl.ran = map[common.Hash]bundlepool.Ran{}
 	}
 	for i := range res {
-		sl.gas[res[i].Hash] = res[i].GasUsed
+		sl.ran[res[i].Hash] = bundlepool.Ran{GasUsed: res[i].GasUsed, Status: res[i].Status}
 	}
 }
 

@@ -336,7 +336,7 @@ func (sl *slot) execute(ctx context.Context, sub *sequence.Subblock) error {
 			return err
 		}
 	}
-	steps := sub.Steps
+	steps, conditions := sub.Steps, conditionsOf(sub)
 	results, checked := make([][]engine.TxResult, len(steps)), make([][]executor.Tx, len(steps))
 	var touched []*block
 	for _, b := range sl.blocks {
@@ -348,6 +348,13 @@ func (sl *slot) execute(ctx context.Context, sub *sequence.Subblock) error {
 		for i, st := range steps {
 			if st.Chain != b.id {
 				continue
+			}
+			for _, c := range conditions[i] {
+				if err := b.session.Check(ctx, c.Conditional()); errors.Is(err, engine.ErrCondition) {
+					return fmt.Errorf("%w: a condition of bundle %s does not hold on chain %s: %w", ErrBundle, st.Bundle, b.id, err)
+				} else if err != nil {
+					return &builder.ChainError{Chain: b.id, Err: err}
+				}
 			}
 			if results[i], err = b.execute(ctx, st.Transactions); err != nil {
 				return err
@@ -371,13 +378,41 @@ func (sl *slot) execute(ctx context.Context, sub *sequence.Subblock) error {
 			continue
 		}
 		for _, r := range results[i] {
-			if r.Status != types.ReceiptStatusSuccessful {
+			if r.Status != types.ReceiptStatusSuccessful && !st.MayRevert {
 				return fmt.Errorf("%w: transaction %s of bundle %s failed on chain %s", ErrBundle, r.Hash, st.Bundle, st.Chain)
 			}
 		}
 		sl.note(results[i])
 	}
 	return nil
+}
+
+// conditionsOf are the conditions of bundles, by the step before which they are checked:
+// the bundle's first on the chain, before which nothing of the bundle has run there.
+func conditionsOf(sub *sequence.Subblock) map[int][]*sequence.Condition {
+	var out map[int][]*sequence.Condition
+	var bundle common.Hash
+	waiting := map[sequence.ChainID][]*sequence.Condition{}
+	for i, st := range sub.Steps {
+		if st.Bundle != bundle {
+			bundle = st.Bundle
+			clear(waiting)
+		}
+		if st.Terms != nil {
+			for n := range st.Terms.Conditions {
+				c := &st.Terms.Conditions[n]
+				waiting[c.Chain] = append(waiting[c.Chain], c)
+			}
+		}
+		if list := waiting[st.Chain]; list != nil {
+			if out == nil {
+				out = map[int][]*sequence.Condition{}
+			}
+			out[i] = list
+			delete(waiting, st.Chain)
+		}
+	}
+	return out
 }
 
 // checkWhole: the steps of a bundle are the bundle as it was sent, whole and in order, in
@@ -391,6 +426,9 @@ func (sl *slot) checkWhole(ctx context.Context, steps []sequence.Step) error {
 		}
 	}
 	b := sequence.BundleOf(steps)
+	if b.First() > sl.time {
+		return fmt.Errorf("%w: the first slot of bundle %s is %d", ErrBundle, hash, b.First())
+	}
 	if b.Hash() == hash && b.Expiry >= sl.time {
 		return nil
 	}

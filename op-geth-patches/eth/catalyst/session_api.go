@@ -72,6 +72,7 @@ const (
 	CodeUnknownSealedBlock     = -39011 // neither kept by sessionSeal nor in the chain
 	CodeSealFailed             = -39012 // the session is closed
 	CodeInsertFailed           = -39013
+	CodeCondition              = -39014 // it does not hold
 )
 
 // SessionError is an error of a session method: an rpc.Error with a code from above.
@@ -102,6 +103,8 @@ func coded(err error) error {
 		return &SessionError{CodeUnknownParent, err}
 	case errors.Is(err, miner.ErrUnknownSavepoint):
 		return &SessionError{CodeUnknownSavepoint, err}
+	case errors.Is(err, miner.ErrCondition):
+		return &SessionError{CodeCondition, err}
 	case errors.Is(err, miner.ErrPoolBehind):
 		return &SessionError{CodePoolBehind, err}
 	case errors.Is(err, miner.ErrSessionClosed): // closed while the call was under way
@@ -516,6 +519,18 @@ func (api *SessionAPI) SessionAccount(id SessionID, addr common.Address) (*Sessi
 		return nil, coded(err)
 	}
 	return &SessionAccount{Nonce: hexutil.Uint64(nonce), Balance: (*hexutil.Big)(balance.ToBig())}, nil
+}
+
+// SessionCheck says whether a condition holds for the block under construction.
+func (api *SessionAPI) SessionCheck(id SessionID, cond types.TransactionConditional) error {
+	s, err := api.get(id)
+	if err != nil {
+		return err
+	}
+	if err := cond.Validate(); err != nil {
+		return sessionErr(CodeCondition, "%w: %w", miner.ErrCondition, err)
+	}
+	return coded(s.Check(&cond))
 }
 
 // SessionStatus describes the block under construction.

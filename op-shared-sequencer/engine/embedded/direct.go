@@ -224,6 +224,8 @@ func kind(err error) error {
 		return fmt.Errorf("%w: %w", engine.ErrUnknownParent, err)
 	case is(miner.ErrSessionClosed):
 		return fmt.Errorf("%w: %w", engine.ErrSessionClosed, err)
+	case is(miner.ErrCondition):
+		return fmt.Errorf("%w: %w", engine.ErrCondition, err)
 	case is(miner.ErrPoolBehind):
 		return fmt.Errorf("%w: %w", engine.ErrPoolBehind, err)
 	}

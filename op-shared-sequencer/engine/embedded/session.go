@@ -188,6 +188,16 @@ func (s *session) Account(ctx context.Context, addr common.Address) (engine.Acco
 	return engine.Account{Nonce: nonce, Balance: balance.ToBig()}, nil
 }
 
+func (s *session) Check(ctx context.Context, cond *types.TransactionConditional) error {
+	const what = "check a condition"
+	leave, err := s.enter(ctx, what)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	return s.wrap(what, s.s.Check(cond))
+}
+
 // resultAttempts bounds how often Result looks again when the block changes under it.
 const resultAttempts = 100
 

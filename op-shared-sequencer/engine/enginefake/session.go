@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/big"
 
 	"github.com/ethereum/go-ethereum/common"
+	"github.com/ethereum/go-ethereum/core/types"
 
 	"github.com/ethereum-optimism/optimism/op-service/eth"
 
@@ -156,6 +158,26 @@ func (s *session) Account(ctx context.Context, addr common.Address) (engine.Acco
 	defer s.e.mu.Unlock()
 	a := s.b.state.account(addr)
 	return engine.Account{Nonce: a.nonce, Balance: a.balance}, nil
+}
+
+// Check knows bounds of the header, and slots of accounts, which all are zero here.
+func (s *session) Check(ctx context.Context, cond *types.TransactionConditional) error {
+	if err := s.enter(ctx, "check", false); err != nil {
+		return err
+	}
+	defer s.e.mu.Unlock()
+	h := s.b.header()
+	if err := (&types.Header{Number: new(big.Int).SetUint64(h.Number), Time: h.Time}).CheckTransactionConditional(cond); err != nil {
+		return s.e.wrap("check", fmt.Errorf("%w: %w", engine.ErrCondition, err))
+	}
+	for addr, known := range cond.KnownAccounts {
+		for key, value := range known.StorageSlots {
+			if value != (common.Hash{}) {
+				return s.e.wrap("check", fmt.Errorf("%w: slot %s of %s is zero, not %s", engine.ErrCondition, key, addr, value))
+			}
+		}
+	}
+	return nil
 }
 
 func (s *session) Result(ctx context.Context) (sequence.Result, error) {

@@ -51,6 +51,8 @@ type Config struct {
 	// fault of the peer; ErrGarbage ends its connection at once, and others when there
 	// are many of them.
 	OnBundle func(data []byte) error
+	// OnCancel takes a cancellation of a bundle that a peer sent, as OnBundle does.
+	OnCancel func(data []byte) error
 	// Bundles are those that a peer is sent when it connects. Optional.
 	Bundles func() [][]byte
 	// Fatal is told, once, why the rotation cannot go on. The process has to end.

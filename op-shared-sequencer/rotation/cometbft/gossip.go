@@ -41,6 +41,7 @@ const (
 	// kindGreeting is the first message of an operator's node: a signature that says whose
 	// it is. It is not passed on.
 	kindGreeting = byte(2)
+	kindCancel   = byte(3)
 	// knownPeers is how many peers' limits are remembered when they are gone, so that they
 	// do not begin anew with each connection.
 	knownPeers = 256

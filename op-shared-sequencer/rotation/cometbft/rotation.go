@@ -337,11 +337,15 @@ func (r *Rotation) watchdog(ctx context.Context, n *node.Node) {
 
 // handle takes what a peer sent.
 func (r *Rotation) handle(kind byte, data []byte) error {
-	if kind == kindBundle {
-		if r.cfg.OnBundle == nil {
+	if kind == kindBundle || kind == kindCancel {
+		take := r.cfg.OnBundle
+		if kind == kindCancel {
+			take = r.cfg.OnCancel
+		}
+		if take == nil {
 			return fmt.Errorf("%w: bundles are not taken here", ErrNotNow)
 		}
-		return r.cfg.OnBundle(data)
+		return take(data)
 	}
 	c, err := operators.DecodeSignedChange(data)
 	if err != nil {
@@ -375,6 +379,11 @@ func (r *Rotation) welcome() [][]byte {
 
 // Broadcast sends a bundle to the other operators. Those that take it pass it on.
 func (r *Rotation) Broadcast(bundle []byte) error { return r.gossip.broadcast(kindBundle, bundle) }
+
+// BroadcastCancel sends a cancellation of a bundle to the other operators.
+func (r *Rotation) BroadcastCancel(cancel []byte) error {
+	return r.gossip.broadcast(kindCancel, cancel)
+}
 
 // SubmitChange sends an operator's approval of a change to all of them. It is agreed on in
 // one of the next subblocks: see Operators. Errors are the set's, or ErrKnown.
