@@ -23,6 +23,7 @@ import (
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/config"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/operators"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/relay"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
 
@@ -110,6 +111,8 @@ func TestSharedSequencerFlags(t *testing.T) {
 		"--shared-sequencer.admin.addr=127.0.0.2", "--shared-sequencer.admin.port=7", "--shared-sequencer.admin.jwt-secret="+jwt,
 		"--shared-sequencer.engines=130=http://user:pass@127.0.0.1:5", "--shared-sequencer.engines.jwt-secret=130="+jwt,
 		"--shared-sequencer.relayer-key-file="+keyFile, "--shared-sequencer.chain-grace=2s",
+		"--shared-sequencer.relay.policy=allow-list", "--shared-sequencer.relay.allow=0x0000000000000000000000000000000000000001",
+		"--shared-sequencer.relay.message-gas=9", "--shared-sequencer.relay.slot-gas=10", "--shared-sequencer.relay.sender-gas=11",
 		"--shared-sequencer.fill-lead=500ms", "--shared-sequencer.seal-lead=200ms",
 		"--shared-sequencer.bundles.max-items=1", "--shared-sequencer.bundles.max-bytes=2",
 		"--shared-sequencer.bundles.max-pending=3", "--shared-sequencer.bundles.max-per-sender=4",
@@ -122,8 +125,9 @@ func TestSharedSequencerFlags(t *testing.T) {
 		Engines: map[sequence.ChainID]config.Engine{
 			130: {URL: "http://user:pass@127.0.0.1:5", JWT: eth.Bytes32([]byte(strings.Repeat("\x22", 32)))},
 		},
-		RelayerKey: key, ChainGrace: 2 * time.Second,
-		FillLead: 500 * time.Millisecond, SealLead: 200 * time.Millisecond,
+		RelayerKey: key, Relays: relay.Policy{Mode: relay.AllowList, Allowed: []common.Address{{19: 1}}, SlotGas: 10, SenderGas: 11}, RelayGas: 9,
+		ChainGrace: 2 * time.Second,
+		FillLead:   500 * time.Millisecond, SealLead: 200 * time.Millisecond,
 		Bundles:   config.Bundles{MaxItems: 1, MaxBytes: 2, MaxPending: 3, MaxPerSender: 4},
 		Subblocks: 5, Rotation: config.Solo, Agreement: config.DefaultSharedSequencer().Agreement,
 	}, c.SharedSequencer)

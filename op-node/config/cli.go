@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/crypto"
 	"github.com/ethereum/go-ethereum/log"
 	"github.com/urfave/cli/v2"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/flags"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/operators"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/relay"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
 
@@ -60,10 +62,14 @@ func FromCLI(ctx *cli.Context, l log.Logger) (*Config, error) {
 // read fills in everything but the engines, whose defaults are the nodes'.
 func (s *SharedSequencer) read(ctx *cli.Context, host *snconfig.CLIConfig) error {
 	*s = SharedSequencer{
-		Enabled:    true,
-		DataDir:    ctx.Path(flags.DataDir.Name),
-		RPC:        RPC{ListenAddr: ctx.String(flags.RPCAddr.Name), ListenPort: ctx.Int(flags.RPCPort.Name)},
-		Admin:      Admin{ListenAddr: ctx.String(flags.AdminAddr.Name), ListenPort: ctx.Int(flags.AdminPort.Name)},
+		Enabled: true,
+		DataDir: ctx.Path(flags.DataDir.Name),
+		RPC:     RPC{ListenAddr: ctx.String(flags.RPCAddr.Name), ListenPort: ctx.Int(flags.RPCPort.Name)},
+		Admin:   Admin{ListenAddr: ctx.String(flags.AdminAddr.Name), ListenPort: ctx.Int(flags.AdminPort.Name)},
+		Relays: relay.Policy{
+			Mode: relay.Mode(ctx.String(flags.RelayPolicy.Name)), SlotGas: ctx.Uint64(flags.RelaySlotGas.Name), SenderGas: ctx.Uint64(flags.RelaySenderGas.Name),
+		},
+		RelayGas:   ctx.Uint64(flags.RelayGas.Name),
 		ChainGrace: ctx.Duration(flags.ChainGrace.Name),
 		FillLead:   ctx.Duration(flags.FillLead.Name),
 		SealLead:   ctx.Duration(flags.SealLead.Name),
@@ -93,6 +99,12 @@ func (s *SharedSequencer) read(ctx *cli.Context, host *snconfig.CLIConfig) error
 	}
 	for _, p := range ctx.StringSlice(flags.ConsensusPeers.Name) {
 		s.Agreement.Peers = append(s.Agreement.Peers, strings.TrimSpace(p))
+	}
+	for _, a := range ctx.StringSlice(flags.RelayAllow.Name) {
+		if a = strings.TrimSpace(a); !common.IsHexAddress(a) {
+			return fmt.Errorf("--%s: %q: expected an address in hex", flags.RelayAllow.Name, a)
+		}
+		s.Relays.Allowed = append(s.Relays.Allowed, common.HexToAddress(a))
 	}
 	if path := ctx.Path(flags.AdminJWT.Name); path != "" {
 		secret, err := oprpc.ObtainJWTSecret(log.NewLogger(log.DiscardHandler()), path, false)

@@ -23,6 +23,7 @@ import (
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/flags"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/operators"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/relay"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
 
@@ -70,6 +71,9 @@ type SharedSequencer struct {
 	Engines map[sequence.ChainID]Engine
 	// RelayerKey signs the relay steps of bundles; without it they are refused.
 	RelayerKey *ecdsa.PrivateKey
+	// Relays is which messages it relays, RelayGas what each may use.
+	Relays   relay.Policy
+	RelayGas uint64
 	// ChainGrace is how long the set waits for a chain that is not ready.
 	ChainGrace time.Duration
 	// FillLead and SealLead are the times before a slot's timestamp at which its
@@ -145,8 +149,12 @@ type Bundles struct {
 // DefaultSharedSequencer is what the flags' defaults give, for services that embed op-node.
 func DefaultSharedSequencer() SharedSequencer {
 	return SharedSequencer{
-		RPC:        RPC{ListenAddr: flags.RPCAddr.Value, ListenPort: flags.RPCPort.Value},
-		Admin:      Admin{ListenPort: flags.AdminPort.Value},
+		RPC:   RPC{ListenAddr: flags.RPCAddr.Value, ListenPort: flags.RPCPort.Value},
+		Admin: Admin{ListenPort: flags.AdminPort.Value},
+		Relays: relay.Policy{
+			Mode: relay.Mode(flags.RelayPolicy.Value), SlotGas: flags.RelaySlotGas.Value, SenderGas: flags.RelaySenderGas.Value,
+		},
+		RelayGas:   flags.RelayGas.Value,
 		ChainGrace: flags.ChainGrace.Value,
 		FillLead:   flags.FillLead.Value,
 		SealLead:   flags.SealLead.Value,
@@ -187,6 +195,12 @@ func (s *SharedSequencer) Check() error {
 	}
 	if s.Admin.ListenAddr != "" && s.Admin.JWT == (eth.Bytes32{}) {
 		return fmt.Errorf("%s: missing: callers of the admin RPC have to prove who they are", flags.AdminJWT.Name)
+	}
+	if err := s.Relays.Check(); err != nil {
+		return fmt.Errorf("%s: %w", flags.RelayPolicy.Name, err)
+	}
+	if s.Relays.Plain() && s.RelayerKey == nil {
+		return fmt.Errorf("%s: %s: the relays need a key: expected one in %s", flags.RelayPolicy.Name, s.Relays.Mode, flags.RelayerKeyFile.Name)
 	}
 	for _, id := range sortedChains(s.Engines) {
 		if !slices.Contains(s.Chains, id) {

@@ -15,6 +15,7 @@ import (
 	snflags "github.com/ethereum-optimism/optimism/op-supernode/flags"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/relay"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequencer"
 )
 
@@ -109,6 +110,40 @@ var (
 		EnvVars:   env("RELAYER_KEY_FILE"),
 		TakesFile: true,
 		Category:  Category,
+	}
+	RelayPolicy = &cli.StringFlag{
+		Name:     "shared-sequencer.relay.policy",
+		Usage:    "Which cross-chain messages this operator relays in the slot they are sent in, when it leads, with the relayer key and at its cost: off; bundles (relay steps of bundles); allow-list (also messages of plain transactions from or to the accounts of relay.allow); all.",
+		EnvVars:  env("RELAY_POLICY"),
+		Value:    string(relay.DefaultPolicy().Mode),
+		Category: Category,
+	}
+	RelayAllow = &cli.StringSliceFlag{
+		Name:     "shared-sequencer.relay.allow",
+		Usage:    "Senders and targets whose messages are relayed with the policy allow-list (repeatable or comma-separated).",
+		EnvVars:  env("RELAY_ALLOW"),
+		Category: Category,
+	}
+	RelayGas = &cli.Uint64Flag{
+		Name:     "shared-sequencer.relay.message-gas",
+		Usage:    "Most gas the execution of a relayed message may use.",
+		EnvVars:  env("RELAY_MESSAGE_GAS"),
+		Value:    relay.DefaultConfig().Gas,
+		Category: Category,
+	}
+	RelaySlotGas = &cli.Uint64Flag{
+		Name:     "shared-sequencer.relay.slot-gas",
+		Usage:    "Most gas that relays of plain transactions' messages use in a slot, on all chains together.",
+		EnvVars:  env("RELAY_SLOT_GAS"),
+		Value:    relay.DefaultPolicy().SlotGas,
+		Category: Category,
+	}
+	RelaySenderGas = &cli.Uint64Flag{
+		Name:     "shared-sequencer.relay.sender-gas",
+		Usage:    "Most gas that relays of one sender's messages use in a slot.",
+		EnvVars:  env("RELAY_SENDER_GAS"),
+		Value:    relay.DefaultPolicy().SenderGas,
+		Category: Category,
 	}
 	ChainGrace = &cli.DurationFlag{
 		Name:     "shared-sequencer.chain-grace",
@@ -225,6 +260,7 @@ var (
 // SharedSequencer are the flags of the shared sequencer.
 var SharedSequencer = []cli.Flag{
 	Enabled, Chains, DataDir, RPCAddr, RPCPort, AdminAddr, AdminPort, AdminJWT, Engines, EngineJWTs, RelayerKey, RelayerKeyFile,
+	RelayPolicy, RelayAllow, RelayGas, RelaySlotGas, RelaySenderGas,
 	ChainGrace, FillLead, SealLead, Subblocks,
 	Rotation, Operators, OperatorKey, OperatorKeyFile, ConsensusListen, ConsensusPeers, TimeoutPropose, TimeoutVote,
 	BundleMaxItems, BundleMaxBytes, BundleMaxPending, BundleMaxPerSender,

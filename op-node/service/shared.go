@@ -129,12 +129,12 @@ func (sh *shared) open(ctx context.Context, cfg *config.Config, opts *Options, f
 	}
 
 	var relayer builder.Relayer // nil: relay steps fail
-	if c.RelayerKey != nil {
-		r, err := relay.New(c.RelayerKey, relay.DefaultConfig())
+	if c.RelayerKey != nil && c.Relays.Mode != relay.Off {
+		r, err := relay.New(c.RelayerKey, relay.Config{Gas: c.RelayGas})
 		if err != nil {
 			return err
 		}
-		sh.log.Info("Relaying messages of bundles", "relayer", r.Address())
+		sh.log.Info("Relaying messages", "relayer", r.Address(), "policy", c.Relays.Mode)
 		relayer = r
 	}
 	times := sequencer.DefaultConfig()
@@ -144,7 +144,7 @@ func (sh *shared) open(ctx context.Context, cfg *config.Config, opts *Options, f
 	sh.rpcConfig.SlotSeconds = slot
 	sh.core, err = sequencer.New(times, sequencer.Deps{
 		Log: sh.log, Clock: clock.SystemClock, Chains: chains, Executor: sh.executor, History: hist, Ledger: sh.ledger,
-		Bundles: sh.pool, Relayer: relayer, Tamper: opts.Tamper,
+		Bundles: sh.pool, Relayer: relayer, Relays: c.Relays, Tamper: opts.Tamper,
 		SaveBundles: func() error { return sh.pool.Save(sh.poolFile) },
 		Fatal:       fatal,
 		Observer:    &observer{Observer: metrics.New(sh.registry), sealed: sh.save},

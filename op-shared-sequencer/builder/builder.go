@@ -22,6 +22,7 @@ import (
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/executor"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/relay"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
 
@@ -79,14 +80,19 @@ type Builder struct {
 	bundles  Bundles
 	standing Standing
 	relay    Relayer
+	policy   relay.Policy
 	failsafe func() bool
 	clock    clock.Clock
 	log      log.Logger
+
+	spent *spending
 }
 
-// New makes a builder. While failsafe says so, nothing is included that executes messages.
-func New(bundles Bundles, standing Standing, relay Relayer, failsafe func() bool, clk clock.Clock, l log.Logger) *Builder {
-	return &Builder{bundles: bundles, standing: standing, relay: relay, failsafe: failsafe, clock: clk, log: l}
+// New makes a builder. relayer signs relays, of what policy says; without it there are none.
+// While failsafe says so, nothing is included that executes messages. Builds are made one
+// at a time.
+func New(bundles Bundles, standing Standing, relayer Relayer, policy relay.Policy, failsafe func() bool, clk clock.Clock, l log.Logger) *Builder {
+	return &Builder{bundles: bundles, standing: standing, relay: relayer, policy: policy, failsafe: failsafe, clock: clk, log: l}
 }
 
 // Times are when the parts of a slot's construction happen.
@@ -103,6 +109,8 @@ type Order struct {
 	Bundles []Tried
 	Fill    time.Duration // spent on plain transactions
 	Bundled time.Duration // spent on bundles
+	Relayed Relayed       // messages of plain transactions
+	Relays  time.Duration // spent on them
 }
 
 // Executed says whether a bundle was executed.
@@ -125,6 +133,7 @@ type run struct {
 	check  Checker
 	times  Times
 	tried  map[common.Hash]bool
+	sent   []relay.Log // messages that may be relayed yet
 	order  Order
 }
 
@@ -144,6 +153,9 @@ func (b *Builder) Build(ctx context.Context, slot sequence.Slot, blocks []*Block
 		return nil, err
 	}
 	if err := r.fill(ctx); err != nil {
+		return nil, err
+	}
+	if err := r.relays(ctx); err != nil {
 		return nil, err
 	}
 	if err := r.runBundlesUntil(ctx, times.Cut); err != nil {
@@ -284,6 +296,7 @@ func (r *run) take(ctx context.Context, b *Block, f *filled) error {
 		}
 		if err = r.check.Apply(b.Chain, txs); err == nil {
 			r.plain(b.Chain, f.txs)
+			r.note(b.Chain, f.txs)
 			if err := b.Session.Release(ctx, f.point); err != nil {
 				return &ChainError{b.Chain, fmt.Errorf("releasing savepoint: %w", err)}
 			}

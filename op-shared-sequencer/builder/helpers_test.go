@@ -68,6 +68,7 @@ type world struct {
 	exec    *executor.Executor
 	check   *executor.Slot
 	relayer *relay.Relayer
+	policy  relay.Policy
 	order   *builder.Order
 
 	failsafe atomic.Bool
@@ -171,10 +172,13 @@ func slotTimes(now time.Time) builder.Times {
 	return builder.Times{Fill: now.Add(700 * time.Millisecond), Cut: now.Add(900 * time.Millisecond), MinFill: 50 * time.Millisecond}
 }
 
-func (w *world) buildBy(ctx context.Context, bundles builder.Bundles, clk clock.Clock, times builder.Times) (err error) {
+func (w *world) builder(bundles builder.Bundles, clk clock.Clock) *builder.Builder {
 	nothing := func(context.Context, common.Hash) ([]builder.Kept, error) { return nil, nil }
-	b := builder.New(bundles, nothing, w.relayer, w.failsafe.Load, clk, log.NewLogger(log.DiscardHandler()))
-	w.order, err = b.Build(ctx, slot, w.blocks, w.check, times)
+	return builder.New(bundles, nothing, w.relayer, w.policy, w.failsafe.Load, clk, log.NewLogger(log.DiscardHandler()))
+}
+
+func (w *world) buildBy(ctx context.Context, bundles builder.Bundles, clk clock.Clock, times builder.Times) (err error) {
+	w.order, err = w.builder(bundles, clk).Build(ctx, slot, w.blocks, w.check, times)
 	return err
 }
 

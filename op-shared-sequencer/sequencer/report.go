@@ -7,6 +7,7 @@ import (
 
 	"github.com/ethereum-optimism/optimism/op-service/eth"
 
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/builder"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
@@ -23,10 +24,14 @@ type SlotReport struct {
 	// Subblocks is how many subblocks the slot had; Led, how many this operator proposed.
 	Subblocks, Led int
 
+	// Relayed counts what became of messages that plain transactions sent, in what this
+	// operator proposed.
+	Relayed builder.Relayed
+
 	seen []common.Hash // bundles that other operators executed
 
-	// Fill, Bundles and Seal are of what this operator proposed, Verify of what others did.
-	Attributes, Open, Fill, Bundles, Seal, Verify, Log, HandOver, Index time.Duration
+	// Fill, Relays, Bundles and Seal are of what this operator proposed, Verify of what others did.
+	Attributes, Open, Fill, Relays, Bundles, Seal, Verify, Log, HandOver, Index time.Duration
 }
 
 // BlockReport is one chain's block in a slot.

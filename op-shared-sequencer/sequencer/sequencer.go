@@ -27,6 +27,7 @@ import (
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/executor"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/ledger"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/relay"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rotation"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
@@ -154,7 +155,8 @@ type Deps struct {
 	Ledger   Ledger
 	Bundles  Bundles
 	Relayer  builder.Relayer
-	Observer Observer // may be nil
+	Relays   relay.Policy // of messages that plain transactions send
+	Observer Observer     // may be nil
 	// SaveBundles makes the bundle pool durable. May be nil.
 	SaveBundles func() error
 	// Fatal is told of errors after which only a new start helps. May be nil.
@@ -246,7 +248,7 @@ func New(cfg Config, d Deps) (*Sequencer, error) {
 	standing := func(ctx context.Context, hash common.Hash) ([]builder.Kept, error) {
 		return s.building.standing(ctx, hash)
 	}
-	s.builder = builder.New(d.Bundles, standing, d.Relayer, func() bool { return d.Executor.Failsafe() }, d.Clock, d.Log)
+	s.builder = builder.New(d.Bundles, standing, d.Relayer, d.Relays, func() bool { return d.Executor.Failsafe() }, d.Clock, d.Log)
 	for id, c := range d.Chains {
 		if want := c.Engine.Chain(); want != id {
 			return nil, fmt.Errorf("chain %s is given the engine of chain %s", id, want)

@@ -379,6 +379,8 @@ func (a *attempt) keep() {
 	if a.order != nil {
 		sl.report.Fill += a.order.Fill
 		sl.report.Bundles += a.order.Bundled
+		sl.report.Relays += a.order.Relays
+		sl.report.Relayed.Add(a.order.Relayed)
 	}
 }
 
