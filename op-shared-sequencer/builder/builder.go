@@ -106,6 +106,7 @@ type Times struct {
 // Order is what a builder made of a slot.
 type Order struct {
 	Steps   []sequence.Step
+	Results [][]engine.TxResult // of each step's transactions
 	Bundles []Tried
 	Fill    time.Duration // spent on plain transactions
 	Bundled time.Duration // spent on bundles
@@ -224,7 +225,7 @@ func (r *run) runPending(ctx context.Context, until time.Time) error {
 			return err
 		}
 		r.order.Bundles = append(r.order.Bundles, Tried{e.Hash, outcome})
-		r.order.Steps = append(r.order.Steps, steps...)
+		r.order.Steps, r.order.Results = append(r.order.Steps, steps...), append(r.order.Results, at.Results...)
 	}
 	return nil
 }
@@ -330,13 +331,14 @@ func (r *run) take(ctx context.Context, b *Block, f *filled) error {
 // plain puts the transactions of a fill into the order.
 func (r *run) plain(chain sequence.ChainID, filled []engine.TxResult) {
 	step := sequence.Step{Chain: chain}
+	var results []engine.TxResult
 	for i := range filled {
 		if filled[i].Included() {
-			step.Transactions = append(step.Transactions, filled[i].Raw)
+			step.Transactions, results = append(step.Transactions, filled[i].Raw), append(results, filled[i])
 		}
 	}
 	if len(step.Transactions) > 0 {
-		r.order.Steps = append(r.order.Steps, step)
+		r.order.Steps, r.order.Results = append(r.order.Steps, step), append(r.order.Results, results)
 	}
 }
 

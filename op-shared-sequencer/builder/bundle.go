@@ -25,6 +25,9 @@ type Attempt struct {
 	OutOfTime func() bool
 	// Fair: there is so much time that a bundle that runs out of it has itself to blame.
 	Fair bool
+
+	// Results are those of the steps that the last Run returned, set by it.
+	Results [][]engine.TxResult
 }
 
 // Kept is a transaction of a bundle that is in an agreed block already: the bundle was
@@ -41,7 +44,8 @@ type attempt struct {
 	relayed int // messages
 	items   []bundlepool.ItemResult
 	steps   []sequence.Step
-	logs    []relay.Log // of all its transactions
+	results [][]engine.TxResult // of the steps
+	logs    []relay.Log         // of all its transactions
 }
 
 // Run executes a bundle, in order. If an item cannot be included, reverts or executes
@@ -53,6 +57,7 @@ type attempt struct {
 // order. They are not run again: the run completes the bundle.
 func (at *Attempt) Run(ctx context.Context, b *sequence.Bundle, kept []Kept) (*bundlepool.Outcome, []sequence.Step, error) {
 	a := &attempt{Attempt: at, kept: kept}
+	at.Results = nil
 	points, err := savepoints(ctx, b.Chains(), at.Blocks)
 	if err != nil {
 		return nil, nil, err
@@ -79,6 +84,7 @@ func (at *Attempt) Run(ctx context.Context, b *sequence.Bundle, kept []Kept) (*b
 		if len(a.steps) > 0 && len(kept) == 0 { // what is completed began under its terms
 			a.steps[0].Terms = b.Terms
 		}
+		at.Results = a.results
 		return &bundlepool.Outcome{Kind: bundlepool.Execute, Result: bundlepool.BundleResult{Slot: at.Slot, Items: a.items}}, a.steps, nil
 	case errors.As(err, &failed):
 		for _, p := range points {
@@ -259,6 +265,7 @@ func (a *attempt) transaction(ctx context.Context, index int, it *sequence.Bundl
 	}
 	a.add(item, a.Slot)
 	a.steps = append(a.steps, sequence.Step{Chain: id, Relay: it.Relay(), MayRevert: it.MayRevert, Transactions: [][]byte{raw}})
+	a.results = append(a.results, res)
 	return nil
 }
 

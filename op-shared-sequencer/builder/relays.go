@@ -123,6 +123,7 @@ func (r *run) relayOne(ctx context.Context, to *Block, m relay.Log) (gas uint64,
 			}
 			r.order.Relayed.Executed++
 			r.order.Steps = append(r.order.Steps, sequence.Step{Chain: to.Chain, Transactions: [][]byte{raw}})
+			r.order.Results = append(r.order.Results, res)
 			r.note(to.Chain, res)
 			return res[0].GasUsed, nil
 		}

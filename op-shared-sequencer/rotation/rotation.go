@@ -23,6 +23,22 @@ type Turn struct {
 	Leader common.Address // the operator's signing address; zero for solo
 }
 
+// Agreed is how a subblock came to be agreed on.
+type Agreed struct {
+	Turn
+	// Round is how many leaders were tried before the one whose subblock it is. Missed are
+	// these, in their order, each once.
+	Round  int
+	Missed []common.Address
+}
+
+// Witness is a Machine that wants to know how what it commits was agreed on. It is told
+// just before each Commit, in the same goroutine. Rotations with one operator have nothing
+// to tell.
+type Witness interface {
+	Witness(a Agreed)
+}
+
 // Rotation drives a Machine until it is stopped.
 type Rotation interface {
 	// Start begins to drive the machine. It returns at once.

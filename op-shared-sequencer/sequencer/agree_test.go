@@ -131,6 +131,67 @@ func (w *world) goodBundle(user int, nonce uint64) common.Hash {
 		item(w.b(), enginefake.Tx(accounts[user], chainB, nonce, enginefake.Log("there"))))
 }
 
+// Every operator tells of the same subblocks, with the same results of every transaction,
+// whether it led them or not; one that had no part in a subblock says so.
+func TestListener(t *testing.T) {
+	for _, k := range []int{1, 3} {
+		t.Run(fmt.Sprintf("%d subblocks", k), func(t *testing.T) {
+			inSet(t, 3, k, func(t *testing.T, s *set) {
+				for _, w := range s.ops {
+					w.committed = nil
+				}
+				var subs []*sequence.Subblock
+				for i := range 3 {
+					s.ops[i].goodBundle(i, 0)
+					s.ops[i].a().sendPlain(2)
+					subs = append(subs, s.slot(i)...)
+				}
+				agreed := rotation.Agreed{Turn: rotation.Turn{Height: 7, Leader: common.Address{1}}, Round: 2}
+				for { // the last slot goes past operator 2
+					sub := s.propose(0)
+					s.verify(sub, 2)
+					s.ops[0].seq.Witness(agreed)
+					s.commit(sub)
+					if subs = append(subs, sub); sub.Last() {
+						break
+					}
+				}
+				executed := 0
+				for o, w := range s.ops {
+					require.Len(t, w.committed, len(subs))
+					for i, c := range w.committed {
+						require.Equal(t, subs[i].Hash(), c.Hash, "operator %d", o)
+						if i >= 3*k {
+							require.Equal(t, o == 0, c.Led)
+							require.Equal(t, o == 0, c.Agreed.Height == agreed.Height, "as it was told")
+							if o == 2 {
+								require.Nil(t, c.Results)
+							}
+							continue
+						}
+						require.Len(t, c.Results, len(subs[i].Steps))
+						for j, st := range subs[i].Steps {
+							require.Len(t, c.Results[j], len(st.Transactions))
+							for n, r := range c.Results[j] {
+								require.Equal(t, st.Transactions[n], r.Raw)
+								require.Equal(t, s.ops[0].committed[i].Results[j][n].Logs, r.Logs, "operator %d", o)
+								for _, l := range r.Logs {
+									if m, err := messages.DecodeExecutingMessageLog(l); err == nil && m != nil {
+										executed++
+									}
+								}
+							}
+						}
+						require.True(t, c.Led || c.Tried == nil)
+					}
+				}
+				require.Positive(t, executed)
+				require.Zero(t, executed%len(s.ops), "each operator tells of the same messages")
+			})
+		})
+	}
+}
+
 // Operators that take turns come to the same blocks, and every one of them knows what
 // became of a bundle that only one was sent.
 func TestAgree(t *testing.T) {

@@ -110,6 +110,7 @@ func (s *Sequencer) abandon(ctx context.Context, sl *slot) {
 
 // settleSubblock tells the bundle pool what became of the bundles of a committed subblock.
 func (s *Sequencer) settleSubblock(a *attempt) {
+	defer s.tell(a)
 	sl := a.slot
 	sl.report.Subblocks++
 	if a.order == nil {

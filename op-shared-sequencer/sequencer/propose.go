@@ -386,7 +386,7 @@ func (s *Sequencer) fill(ctx context.Context, a *attempt, sub, before *sequence.
 	if err != nil {
 		return fmt.Errorf("building slot %d: %w", sl.time, err)
 	}
-	sub.Steps = a.order.Steps
+	sub.Steps, a.results = a.order.Steps, a.order.Results
 	last := s.seals(sl, sub.Index)
 	if s.tamper != nil && last {
 		s.tamper(ctx, sl.time, blocks)

@@ -9,6 +9,8 @@ import (
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/builder"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rotation"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
 
@@ -40,6 +42,54 @@ type BlockReport struct {
 	Ref          eth.L2BlockRef
 	Transactions int // deposits included
 	GasUsed      uint64
+}
+
+// Committed is a subblock that was agreed on, as this operator has it. What it points to is
+// shared and must not be changed.
+type Committed struct {
+	Subblock *sequence.Subblock
+	Hash     common.Hash
+	// Agreed is zero when the operator is alone.
+	Agreed rotation.Agreed
+	At     time.Time
+	// Results are those of each step's transactions, in their order, with logs: what
+	// receipts and executing messages are read from. nil: this operator has not run the
+	// subblock yet, because it was agreed on without it.
+	Results [][]engine.TxResult
+	// Led: this operator proposed it. Tried are the bundles it ran for it then, with what
+	// became of them, those that failed too.
+	Led   bool
+	Tried []builder.Tried
+}
+
+// Listener is told of each committed subblock, in the order of the agreement, once it counts:
+// the last one of a slot when the slot is durable. A slot that is agreed on anew, because L1
+// took its blocks back, begins with index 0 again; after a restart the subblocks behind the
+// last sealed slot are told again. It is called while the operators wait: it must not block.
+type Listener interface {
+	SubblockCommitted(c Committed)
+}
+
+// Witness implements rotation.Witness.
+func (s *Sequencer) Witness(a rotation.Agreed) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.agreed = a
+}
+
+// tell tells the listener of a committed subblock.
+func (s *Sequencer) tell(a *attempt) {
+	if s.listener == nil {
+		return
+	}
+	c := Committed{Subblock: a.sub, Hash: a.hash, At: s.clock.Now(), Results: a.results, Led: a.order != nil}
+	if a.order != nil {
+		c.Tried = a.order.Bundles
+	}
+	s.mu.Lock()
+	c.Agreed = s.agreed
+	s.mu.Unlock()
+	s.listener.SubblockCommitted(c)
 }
 
 func (r *SlotReport) count(o *bundlepool.Outcome) {

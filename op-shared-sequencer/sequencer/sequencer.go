@@ -157,6 +157,7 @@ type Deps struct {
 	Relayer  builder.Relayer
 	Relays   relay.Policy // of messages that plain transactions send
 	Observer Observer     // may be nil
+	Listener Listener     // may be nil
 	// SaveBundles makes the bundle pool durable. May be nil.
 	SaveBundles func() error
 	// Fatal is told of errors after which only a new start helps. May be nil.
@@ -187,6 +188,7 @@ type Sequencer struct {
 	builder  *builder.Builder
 	relayer  builder.Relayer
 	observer Observer
+	listener Listener
 	save     func() error
 	fatal    func(error)
 	tamper   func(ctx context.Context, slot sequence.Slot, blocks []*builder.Block)
@@ -204,11 +206,12 @@ type Sequencer struct {
 	adopting sync.Mutex
 
 	mu      sync.Mutex
-	tip     common.Hash // the subblock committed last
-	current *slot       // that some subblocks of are committed, but not the last
-	trial   *attempt    // the subblock that was run on top of it
-	draft   *draft      // of this operator's next subblock
-	since   time.Time   // when the last subblock was committed: how long this one takes
+	tip     common.Hash     // the subblock committed last
+	current *slot           // that some subblocks of are committed, but not the last
+	trial   *attempt        // the subblock that was run on top of it
+	draft   *draft          // of this operator's next subblock
+	agreed  rotation.Agreed // how the subblock being committed was
+	since   time.Time       // when the last subblock was committed: how long this one takes
 	cancel  context.CancelFunc
 	inCall  map[*chain]bool // the chains that the call in progress works on; cancel ends it
 	open    *opened         // what the newest slot started from, for simulations
@@ -220,7 +223,10 @@ type Sequencer struct {
 	life       context.Context
 }
 
-var _ rotation.Machine = (*Sequencer)(nil)
+var (
+	_ rotation.Machine = (*Sequencer)(nil)
+	_ rotation.Witness = (*Sequencer)(nil)
+)
 
 // New makes a sequencer. It does nothing until Start.
 func New(cfg Config, d Deps) (*Sequencer, error) {
@@ -232,7 +238,7 @@ func New(cfg Config, d Deps) (*Sequencer, error) {
 	}
 	s := &Sequencer{
 		cfg: cfg, log: d.Log, clock: d.Clock, executor: d.Executor, history: d.History, ledger: d.Ledger, bundles: d.Bundles,
-		relayer: d.Relayer, observer: d.Observer, tamper: d.Tamper,
+		relayer: d.Relayer, observer: d.Observer, listener: d.Listener, tamper: d.Tamper,
 		byID: map[sequence.ChainID]*chain{},
 	}
 	s.save, s.fatal, s.run, s.keepers = d.SaveBundles, d.Fatal, d.Go, !d.NoKeepers

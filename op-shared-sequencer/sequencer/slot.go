@@ -315,6 +315,8 @@ type attempt struct {
 	points map[*block]engine.Savepoint
 	mark   executor.Mark
 	order  *builder.Order // of this operator's own
+	// results of each step's transactions; nil if this operator has not run it
+	results [][]engine.TxResult
 }
 
 // begin begins an attempt at the slot's subblock with the given index. Rolling back to

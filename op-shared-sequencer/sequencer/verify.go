@@ -175,7 +175,7 @@ func (s *Sequencer) verifyFirst(c *call, sl *slot, sub *sequence.Subblock) (_ *a
 		return nil, err
 	}
 	watch.lap(&sl.report.Open)
-	if err := sl.execute(ctx, sub); err != nil {
+	if a.results, err = sl.execute(ctx, sub); err != nil {
 		return nil, err
 	}
 	if err := sl.compare(ctx, sub, nil); err != nil {
@@ -200,7 +200,7 @@ func (s *Sequencer) verifyNext(c *call, sl *slot, sub *sequence.Subblock) (_ *at
 			return nil, fmt.Errorf("%w: chain %s is left unsealed and can be built on here", ErrOmission, seal.Chain)
 		}
 	}
-	if err := sl.execute(ctx, sub); err != nil {
+	if a.results, err = sl.execute(ctx, sub); err != nil {
 		return nil, err
 	}
 	if err := sl.compare(ctx, sub, sl.agreed[len(sl.agreed)-1]); err != nil {
@@ -310,7 +310,8 @@ func (sl *slot) checkOrigins() error {
 	return nil
 }
 
-// execute runs the steps of a subblock, and checks the messages that they execute.
+// execute runs the steps of a subblock, and checks the messages that they execute. It
+// returns the results of each step's transactions.
 //
 // Steps of one chain run in their order, those of different chains in parallel. That comes to
 // what the global order comes to, because no execution depends on another chain: a
@@ -318,22 +319,22 @@ func (sl *slot) checkOrigins() error {
 // CrossL2Inbox looks at nothing else (predeploys.md, "validateMessage"). What depends on the
 // order over all chains is whether the messages are valid: that is checked afterwards, in
 // that order.
-func (sl *slot) execute(ctx context.Context, sub *sequence.Subblock) error {
+func (sl *slot) execute(ctx context.Context, sub *sequence.Subblock) ([][]engine.TxResult, error) {
 	for i, st := range sub.Steps {
 		b := sl.block(st.Chain)
 		if b == nil {
-			return fmt.Errorf("%w: step %d is on chain %s, which has no block in the slot", ErrOutOfPlace, i, st.Chain)
+			return nil, fmt.Errorf("%w: step %d is on chain %s, which has no block in the slot", ErrOutOfPlace, i, st.Chain)
 		}
 		if b.err != nil {
-			return fmt.Errorf("%w: chain %s: %w", ErrNotReady, st.Chain, b.err)
+			return nil, fmt.Errorf("%w: chain %s: %w", ErrNotReady, st.Chain, b.err)
 		}
 		if b.opening.NoTxPool {
-			return fmt.Errorf("%w: step %d is on chain %s, whose block takes no user transactions", ErrAttributes, i, st.Chain)
+			return nil, fmt.Errorf("%w: step %d is on chain %s, whose block takes no user transactions", ErrAttributes, i, st.Chain)
 		}
 	}
 	for run := range sub.Bundles() {
 		if err := sl.checkWhole(ctx, run); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	steps, conditions := sub.Steps, conditionsOf(sub)
@@ -368,23 +369,23 @@ func (sl *slot) execute(ctx context.Context, sub *sequence.Subblock) error {
 		}
 		return nil
 	}); err != nil {
-		return err
+		return nil, err
 	}
 	for i, st := range steps {
 		if err := sl.check.Apply(st.Chain, checked[i]); err != nil {
-			return err
+			return nil, err
 		}
 		if st.Bundle == (common.Hash{}) {
 			continue
 		}
 		for _, r := range results[i] {
 			if r.Status != types.ReceiptStatusSuccessful && !st.MayRevert {
-				return fmt.Errorf("%w: transaction %s of bundle %s failed on chain %s", ErrBundle, r.Hash, st.Bundle, st.Chain)
+				return nil, fmt.Errorf("%w: transaction %s of bundle %s failed on chain %s", ErrBundle, r.Hash, st.Bundle, st.Chain)
 			}
 		}
 		sl.note(results[i])
 	}
-	return nil
+	return results, nil
 }
 
 // conditionsOf are the conditions of bundles, by the step before which they are checked:

@@ -89,12 +89,13 @@ type world struct {
 
 	cleanup []func() // before stop, also of a test that failed
 
-	mu      sync.Mutex
-	reports []SlotReport
-	failed  []error
-	agreed  []*ledger.Record
-	onSeal  func() // after each slot
-	fatal   []error
+	mu        sync.Mutex
+	reports   []SlotReport
+	failed    []error
+	committed []Committed // as the listener is told
+	agreed    []*ledger.Record
+	onSeal    func() // after each slot
+	fatal     []error
 	// saveErr and appendErr are what becomes of saving bundles and of the ledger.
 	saveErr, appendErr error
 }
@@ -208,7 +209,7 @@ func (w *world) startSequencer() {
 	require.NoError(w.t, err)
 	w.seq, err = New(w.cfg, Deps{
 		Log: logger, Clock: clock.SystemClock, Chains: chains, Executor: w.exec, History: w.history, Ledger: w.ledger,
-		Bundles: w.pool, Relayer: relayer, Observer: w, SaveBundles: w.saveBundles,
+		Bundles: w.pool, Relayer: relayer, Observer: w, Listener: w, SaveBundles: w.saveBundles,
 		Fatal:    func(err error) { w.set(func() { w.fatal = append(w.fatal, err) }) },
 		Rotation: w.makeRotation,
 	})
@@ -246,6 +247,12 @@ func (w *world) end() {
 	}
 	require.NoError(w.t, w.history.Close())
 	require.NoError(w.t, w.ledger.Close())
+}
+
+func (w *world) SubblockCommitted(c Committed) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.committed = append(w.committed, c)
 }
 
 func (w *world) SlotSealed(r SlotReport) {

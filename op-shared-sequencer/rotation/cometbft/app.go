@@ -87,6 +87,7 @@ type decoded struct {
 type block struct {
 	*outcome
 	sub     *sequence.Subblock
+	leader  common.Address // that signed it
 	changes []*operators.SignedChange
 	began   time.Time
 }
@@ -243,7 +244,11 @@ func (a *app) ProcessProposal(_ context.Context, req *abci.RequestProcessProposa
 		if r.reason == RejectPass || r.reason == RejectStopping {
 			level = log.LevelDebug
 		}
-		a.log.Log(level, "Proposal is rejected", "height", req.Height, "leader", s.operator(voter(req.ProposerAddress)), "reason", r.reason, "err", r.err)
+		leader := s.operator(voter(req.ProposerAddress))
+		a.log.Log(level, "Proposal is rejected", "height", req.Height, "leader", leader, "reason", r.reason, "err", r.err)
+		if a.cfg.OnRejected != nil && r.reason != RejectStopping {
+			a.cfg.OnRejected(rotation.Turn{Height: uint64(req.Height), Leader: leader}, r.reason, r.err)
+		}
 		return &abci.ResponseProcessProposal{Status: abci.ResponseProcessProposal_REJECT}, nil
 	}
 	a.mayLead(s, s.height+2)
@@ -342,7 +347,7 @@ func (a *app) FinalizeBlock(_ context.Context, req *abci.RequestFinalizeBlock) (
 	if s.leads(voter(req.ProposerAddress), leader) {
 		a.observe(signed)
 	}
-	b.sub = signed.Subblock
+	b.sub, b.leader = signed.Subblock, leader
 	results := make([]*abci.ExecTxResult, len(req.Txs))
 	results[0] = &abci.ExecTxResult{}
 	for i, tx := range req.Txs[1:] {
@@ -443,7 +448,28 @@ func (a *app) commit(b *block) (round int32, err error) {
 		}
 		a.votes = nil
 	}
+	if w, ok := a.machine.(rotation.Witness); ok {
+		w.Witness(rotation.Agreed{
+			Turn: rotation.Turn{Height: b.state.height, Leader: b.leader}, Round: int(seen.Round), Missed: a.current().missed(seen.Round),
+		})
+	}
 	return seen.Round, a.machine.Commit(a.commitCtx, b.sub, agreement)
+}
+
+// missed are the leaders of the next height's rounds before the given one.
+func (s *state) missed(round int32) []common.Address {
+	if round == 0 {
+		return nil
+	}
+	var out []common.Address
+	vals := s.now.Copy()
+	for range min(int(round), vals.Size()) {
+		if o := s.operator(proposer(vals)); !slices.Contains(out, o) {
+			out = append(out, o)
+		}
+		vals.IncrementProposerPriority(1)
+	}
+	return out
 }
 
 // giveUp is the end of a commit that failed. CometBFT's consensus takes an error for a

@@ -18,6 +18,7 @@ import (
 	"github.com/ethereum-optimism/optimism/op-service/clock"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/operators"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rotation"
 )
 
 // Parts of the rules: operators that have other ones disagree.
@@ -55,6 +56,9 @@ type Config struct {
 	OnCancel func(data []byte) error
 	// Bundles are those that a peer is sent when it connects. Optional.
 	Bundles func() [][]byte
+	// OnRejected is told of proposals that this operator does not vote for, with one of the
+	// reasons Reject…. It must not block. Optional.
+	OnRejected func(t rotation.Turn, reason string, err error)
 	// Fatal is told, once, why the rotation cannot go on. The process has to end.
 	Fatal func(error)
 	// Retain is the lowest height that is still needed for other reasons than the

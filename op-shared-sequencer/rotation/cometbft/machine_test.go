@@ -77,6 +77,7 @@ type fakeMachine struct {
 	hashes  map[*sequence.Subblock]common.Hash
 	known   map[common.Hash]bool // verified or proposed behind the newest
 	at      []time.Time          // of the commits in order
+	agreed  []rotation.Agreed    // what it was told before each of them
 	wrong   []string             // breaches of the contract
 	chains  []sequence.ChainID
 	leads   int
@@ -102,6 +103,14 @@ func newFakeMachine(name string, leader common.Address, perSlot uint64, pace *pa
 		m.order = append(m.order, slot...)
 	}
 	return m
+}
+
+var _ rotation.Witness = (*fakeMachine)(nil)
+
+func (m *fakeMachine) Witness(a rotation.Agreed) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.agreed = append(m.agreed, a)
 }
 
 func (m *fakeMachine) enter(call string) func() {

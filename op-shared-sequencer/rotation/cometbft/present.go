@@ -78,3 +78,10 @@ func (p *present) gone(operator common.Address) bool {
 	n, ok := p.count[operator]
 	return ok && n == 0
 }
+
+// connected says whether a node of the operator is connected.
+func (p *present) connected(operator common.Address) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.count[operator] > 0
+}

@@ -1,11 +1,14 @@
 package cometbft
 
 import (
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/cometbft/cometbft/p2p"
 	"github.com/stretchr/testify/require"
+
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rotation"
 )
 
 // A leader whose process ends is not waited for: the others' connections to it have ended,
@@ -40,12 +43,40 @@ func TestLeaderDies(t *testing.T) {
 		t.Logf("late with one gone: %v", late[len(late)-8:])
 		require.True(t, o.rotation.app.present.gone(gone.address()))
 	}
+	// Everybody is told who led each height, and whose turn came to nothing before.
+	for _, o := range c.running() {
+		o.machine.mu.Lock()
+		agreed, order := o.machine.agreed, o.machine.order
+		missed := 0
+		for i, a := range agreed[:len(order)] {
+			require.Equal(t, rotation.Turn{Height: uint64(i + 1), Leader: leaderOf(order[i])}, a.Turn)
+			require.Equal(t, a.Round > 0, len(a.Missed) > 0)
+			if slices.Contains(a.Missed, gone.address()) {
+				require.NotEqual(t, gone.address(), a.Leader)
+				missed++
+			}
+		}
+		o.machine.mu.Unlock()
+		require.Positive(t, missed)
+		require.Equal(t, 3, online(o))
+	}
 	gone.start()
 	c.wait("it leads again", func() bool {
 		order, _ := c.ops[0].machine.history()
 		return leaderOf(order[len(order)-1]) == gone.address()
 	})
 	c.same()
+}
+
+// online is how many operators a node knows to be connected, itself among them.
+func online(o *operator) int {
+	n := 0
+	for _, s := range o.rotation.Status().Operators {
+		if s.Connected {
+			n++
+		}
+	}
+	return n
 }
 
 // A node says whose it is, and only an operator's signature for this very node counts.

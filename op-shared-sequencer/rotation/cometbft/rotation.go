@@ -446,6 +446,7 @@ type OperatorStatus struct {
 	operators.Operator
 	Missed    uint64 `json:"missed"`    // turns in a row
 	Shortened bool   `json:"shortened"` // its turns are, until it has voted for a while
+	Connected bool   `json:"connected"` // a node of it is, or it is this one
 }
 
 // Status of the rotation.
@@ -459,7 +460,7 @@ func (r *Rotation) Status() Status {
 	}
 	for _, o := range s.set.Operators() {
 		t := s.turns[voterOf(o.ConsensusKey)]
-		st.Operators = append(st.Operators, OperatorStatus{o, t.Missed, t.Short})
+		st.Operators = append(st.Operators, OperatorStatus{o, t.Missed, t.Short, o.Address == st.Operator || r.app.present.connected(o.Address)})
 	}
 	if n := r.node.Load(); n != nil && r.turnCtx.Err() == nil {
 		st.Running = true
