@@ -66,6 +66,7 @@ func (s *SharedSequencer) read(ctx *cli.Context, host *snconfig.CLIConfig) error
 		DataDir: ctx.Path(flags.DataDir.Name),
 		RPC:     RPC{ListenAddr: ctx.String(flags.RPCAddr.Name), ListenPort: ctx.Int(flags.RPCPort.Name)},
 		Admin:   Admin{ListenAddr: ctx.String(flags.AdminAddr.Name), ListenPort: ctx.Int(flags.AdminPort.Name)},
+		Status:  RPC{ListenAddr: ctx.String(flags.StatusAddr.Name), ListenPort: ctx.Int(flags.StatusPort.Name)},
 		Relays: relay.Policy{
 			Mode: relay.Mode(ctx.String(flags.RelayPolicy.Name)), SlotGas: ctx.Uint64(flags.RelaySlotGas.Name), SenderGas: ctx.Uint64(flags.RelaySenderGas.Name),
 		},

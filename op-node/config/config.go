@@ -66,6 +66,8 @@ type SharedSequencer struct {
 	RPC     RPC
 	// Admin sets the failsafe; none without an address.
 	Admin Admin
+	// Status is where the status page is; nowhere without an address.
+	Status RPC
 	// Engines are the chains' patched op-geths. A service that is given ready
 	// engines needs none.
 	Engines map[sequence.ChainID]Engine
@@ -149,8 +151,9 @@ type Bundles struct {
 // DefaultSharedSequencer is what the flags' defaults give, for services that embed op-node.
 func DefaultSharedSequencer() SharedSequencer {
 	return SharedSequencer{
-		RPC:   RPC{ListenAddr: flags.RPCAddr.Value, ListenPort: flags.RPCPort.Value},
-		Admin: Admin{ListenPort: flags.AdminPort.Value},
+		RPC:    RPC{ListenAddr: flags.RPCAddr.Value, ListenPort: flags.RPCPort.Value},
+		Admin:  Admin{ListenPort: flags.AdminPort.Value},
+		Status: RPC{ListenPort: flags.StatusPort.Value},
 		Relays: relay.Policy{
 			Mode: relay.Mode(flags.RelayPolicy.Value), SlotGas: flags.RelaySlotGas.Value, SenderGas: flags.RelaySenderGas.Value,
 		},
@@ -189,6 +192,9 @@ func (s *SharedSequencer) Check() error {
 	}
 	if s.Admin.ListenPort < 0 || s.Admin.ListenPort > math.MaxUint16 {
 		return fmt.Errorf("%s: %d: expected a port between 0 and %d", flags.AdminPort.Name, s.Admin.ListenPort, math.MaxUint16)
+	}
+	if s.Status.ListenPort < 0 || s.Status.ListenPort > math.MaxUint16 {
+		return fmt.Errorf("%s: %d: expected a port between 0 and %d", flags.StatusPort.Name, s.Status.ListenPort, math.MaxUint16)
 	}
 	if s.Admin.ListenAddr == "" && s.Admin.JWT != (eth.Bytes32{}) {
 		return fmt.Errorf("%s: given without %s: the admin RPC needs an address", flags.AdminJWT.Name, flags.AdminAddr.Name)

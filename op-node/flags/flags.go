@@ -84,6 +84,19 @@ var (
 		TakesFile: true,
 		Category:  Category,
 	}
+	StatusAddr = &cli.StringFlag{
+		Name:     "shared-sequencer.status.addr",
+		Usage:    "Listening address of the status page, which shows what is sequenced and changes nothing. Without one there is none.",
+		EnvVars:  env("STATUS_ADDR"),
+		Category: Category,
+	}
+	StatusPort = &cli.IntFlag{
+		Name:     "shared-sequencer.status.port",
+		Usage:    "Listening port of the status page. 0 takes any free port.",
+		EnvVars:  env("STATUS_PORT"),
+		Value:    8572,
+		Category: Category,
+	}
 	Engines = &cli.StringSliceFlag{
 		Name:        "shared-sequencer.engines",
 		Usage:       "Address of a chain's patched op-geth for sessions, as <chainID>=<URL> of its authenticated RPC (repeatable or comma-separated).",
@@ -259,7 +272,7 @@ var (
 
 // SharedSequencer are the flags of the shared sequencer.
 var SharedSequencer = []cli.Flag{
-	Enabled, Chains, DataDir, RPCAddr, RPCPort, AdminAddr, AdminPort, AdminJWT, Engines, EngineJWTs, RelayerKey, RelayerKeyFile,
+	Enabled, Chains, DataDir, RPCAddr, RPCPort, AdminAddr, AdminPort, AdminJWT, StatusAddr, StatusPort, Engines, EngineJWTs, RelayerKey, RelayerKeyFile,
 	RelayPolicy, RelayAllow, RelayGas, RelaySlotGas, RelaySenderGas,
 	ChainGrace, FillLead, SealLead, Subblocks,
 	Rotation, Operators, OperatorKey, OperatorKeyFile, ConsensusListen, ConsensusPeers, TimeoutPropose, TimeoutVote,

@@ -49,6 +49,9 @@ func (sh *shared) makeRotation(c *config.SharedSequencer, fatal func(error)) fun
 			// What one operator takes, the others hear of.
 			Gossip: cometbft.GossipLimits{Bytes: c.Bundles.MaxBytes + messageOverhead},
 		}
+		if sh.page != nil {
+			cfg.OnRejected = sh.page.Rejected
+		}
 		r, err := cometbft.New(cfg, m)
 		if err != nil {
 			return nil, err

@@ -320,6 +320,16 @@ func (s *Service) SharedSequencerURL() string {
 	return s.sharedURL
 }
 
+// StatusPageURL is the status page. Empty if there is none or the service is not running.
+func (s *Service) StatusPageURL() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sh, ok := s.own.(*shared); ok && s.sharedURL != "" {
+		return sh.pageURL
+	}
+	return ""
+}
+
 // SharedSequencer is the core, nil if the shared sequencer is off or the service is not running.
 func (s *Service) SharedSequencer() *sequencer.Sequencer {
 	s.mu.Lock()

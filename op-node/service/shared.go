@@ -35,6 +35,7 @@ import (
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rpc"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequencer"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/statuspage"
 )
 
 // shared is the shared sequencer with everything it is made of.
@@ -49,7 +50,10 @@ type shared struct {
 	version   string
 	listen    config.RPC
 	admin     config.Admin
+	status    config.RPC // of the page
 	rpcConfig rpc.Config
+	page      *statuspage.Page // nil: there is none
+	pageURL   string
 	rotation  rotation.Rotation
 	comet     *cometbft.Rotation // the rotation, nil if the operator is alone
 	self      common.Address     // of the operator's key, zero if there is none
@@ -73,7 +77,8 @@ var _ sequencerParts = (*shared)(nil)
 func (s *Service) newShared(ctx context.Context) (sequencerParts, error) {
 	sh := &shared{
 		log: s.log, registry: prometheus.NewRegistry(), version: s.opts.Version, listen: s.cfg.SharedSequencer.RPC, admin: s.cfg.SharedSequencer.Admin,
-		save: make(chan struct{}, 1), stopped: make(chan struct{}),
+		status: s.cfg.SharedSequencer.Status,
+		save:   make(chan struct{}, 1), stopped: make(chan struct{}),
 	}
 	if err := sh.open(ctx, s.cfg, &s.opts, s.requestStop); err != nil {
 		return nil, errors.Join(err, sh.Close())
@@ -142,12 +147,18 @@ func (sh *shared) open(ctx context.Context, cfg *config.Config, opts *Options, f
 	sh.every = time.Duration(slot) * time.Second / time.Duration(c.Subblocks)
 	sh.rpcConfig = rpc.DefaultConfig()
 	sh.rpcConfig.SlotSeconds = slot
+	var listener sequencer.Listener
+	watching := &observer{Observer: metrics.New(sh.registry), sealed: sh.save}
+	if c.Status.ListenAddr != "" {
+		sh.makePage(c, slot)
+		watching.page, listener = sh.page, sh.page
+	}
 	sh.core, err = sequencer.New(times, sequencer.Deps{
 		Log: sh.log, Clock: clock.SystemClock, Chains: chains, Executor: sh.executor, History: hist, Ledger: sh.ledger,
 		Bundles: sh.pool, Relayer: relayer, Relays: c.Relays, Tamper: opts.Tamper,
 		SaveBundles: func() error { return sh.pool.Save(sh.poolFile) },
 		Fatal:       fatal,
-		Observer:    &observer{Observer: metrics.New(sh.registry), sealed: sh.save},
+		Observer:    watching, Listener: listener,
 		Rotation: func(m rotation.Machine) (rotation.Rotation, error) {
 			if opts.Machine != nil {
 				m = opts.Machine(m)
@@ -217,13 +228,24 @@ func dependencySet(nodes map[eth.ChainID]*opnodeconfig.Config, chains []sequence
 type observer struct {
 	sequencer.Observer
 	sealed chan struct{}
+	page   *statuspage.Page // may be nil
 }
 
 func (o *observer) SlotSealed(r sequencer.SlotReport) {
 	o.Observer.SlotSealed(r)
+	if o.page != nil {
+		o.page.SlotSealed(r)
+	}
 	select {
 	case o.sealed <- struct{}{}:
 	default: // a save that is under way is followed by another
+	}
+}
+
+func (o *observer) SlotFailed(slot sequence.Slot, err error) {
+	o.Observer.SlotFailed(slot, err)
+	if o.page != nil {
+		o.page.SlotFailed(slot, err)
 	}
 }
 
@@ -275,6 +297,9 @@ func (sh *shared) Serve(context.Context) (string, error) {
 	if err := sh.serveAdmin(); err != nil {
 		return "", fmt.Errorf("admin RPC: %w", err)
 	}
+	if err := sh.servePage(); err != nil {
+		return "", fmt.Errorf("status page: %w", err)
+	}
 	return "http://" + server.Endpoint(), nil
 }
 
@@ -298,7 +323,7 @@ func (sh *shared) Stop(ctx context.Context) error {
 	for _, s := range sh.servers {
 		errs = append(errs, s.Stop())
 	}
-	errs = append(errs, sh.core.Stop(ctx))
+	errs = append(errs, sh.stopPage(ctx), sh.core.Stop(ctx))
 	sh.stop.Do(func() { close(sh.stopped) })
 	sh.saving.Wait()
 	sh.savePool()

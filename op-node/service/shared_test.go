@@ -97,6 +97,7 @@ func TestShared(t *testing.T) {
 		s := running(t, cfg, Options{Engines: engines})
 		defer stop(t, s)
 		require.NotNil(t, s.SharedSequencer())
+		require.Empty(t, s.StatusPageURL(), "off by default")
 		for _, name := range []string{"ledger", "messages"} {
 			require.DirExists(t, filepath.Join(cfg.SharedSequencer.DataDir, name))
 		}
@@ -142,6 +143,18 @@ func TestShared(t *testing.T) {
 		require.Contains(t, httpGet(t, cfg), "op_shared_sequencer_slots_total 0")
 		_, err = os.Stat(filepath.Join(cfg.SharedSequencer.DataDir, "bundles"))
 		require.ErrorIs(t, err, os.ErrNotExist, "saved after a slot, and at the end")
+	})
+	t.Run("status page", func(t *testing.T) {
+		with := *cfg
+		with.SharedSequencer.Status = config.RPC{ListenAddr: "127.0.0.1"}
+		s := running(t, &with, Options{Engines: engines})
+		defer stop(t, s)
+		r, err := http.Get(s.StatusPageURL() + "/api/snapshot")
+		require.NoError(t, err)
+		defer r.Body.Close()
+		require.Equal(t, http.StatusOK, r.StatusCode)
+		require.Contains(t, r.Header.Get("Content-Security-Policy"), "default-src 'none'")
+		http.DefaultClient.CloseIdleConnections()
 	})
 	t.Run("dialed engines", func(t *testing.T) {
 		s := running(t, cfg, Options{})
