@@ -50,7 +50,7 @@ demo: contracts bin/devnet ## show atomic bundles over two rollups, up to safe b
 	bin/devnet demo --operators $(OPERATORS) $(ARGS)
 
 .PHONY: test
-test: test-upstream test-unit fuzz-smoke sim test-op-geth test-system ## run all tests
+test: test-upstream test-unit fuzz-smoke sim test-op-geth test-system test-statuspage ## run all tests
 
 .PHONY: test-upstream
 test-upstream: upstream
@@ -69,6 +69,11 @@ test-op-geth: upstream ## our tests of the patched op-geth
 .PHONY: test-system
 test-system: upstream contracts ## system tests: real L1, engines, contracts and op-supernode verification
 	$(GO) test -timeout 60m -p 1 ./op-e2e/system/... ./op-e2e/faultnet/... ./op-e2e/drill/... ./op-e2e/conductor/... ./op-e2e/judge/...
+
+# UPDATE_SCREENSHOT=1 writes docs/images anew.
+.PHONY: test-statuspage
+test-statuspage: contracts bin/devnet ## the status page in a browser, on a devnet of four operators (skipped without Chromium)
+	@ops/scripts/statuspage.sh
 
 # Seeds of the simulation, 0 to SEEDS-1. SEED=n replays one and prints what happened.
 SEEDS ?= 2000

@@ -66,6 +66,9 @@ type Config struct {
 	// Subblocks is in how many parts a slot is agreed on. 0: op-node's default.
 	Subblocks int
 
+	// StatusPage has every operator serve its status page.
+	StatusPage bool
+
 	Engines EngineMode
 	// Geth is the patched op-geth's binary, for process engines.
 	Geth  string
@@ -126,14 +129,15 @@ type Ports struct {
 	Beacon          int            // L1's beacon API
 	Node            int            // op-node of chain C: /C/; super roots: /
 	SharedSequencer int            // sharedseq
+	Status          int            // status page
 	Engines         map[uint64]int // HTTP and WebSocket, by chain
-	// Node, SharedSequencer and Engines are the first operator's; Stride is how far those
+	// Node, SharedSequencer, Status and Engines are the first operator's; Stride is how far those
 	// of the next one are behind. 0: the others take free ones.
 	Stride int
 }
 
 // of are the ports of an operator.
-func (p *Ports) of(operator int) (node, rpc int, engines map[uint64]int) {
+func (p *Ports) of(operator int) (node, rpc, status int, engines map[uint64]int) {
 	at := func(port int) int {
 		if operator == 0 || port == 0 {
 			return port
@@ -147,7 +151,7 @@ func (p *Ports) of(operator int) (node, rpc int, engines map[uint64]int) {
 	for id, port := range p.Engines {
 		engines[id] = at(port)
 	}
-	return at(p.Node), at(p.SharedSequencer), engines
+	return at(p.Node), at(p.SharedSequencer), at(p.Status), engines
 }
 
 // DefaultConfig is two chains with blocks of one second on an L1 with blocks of two,

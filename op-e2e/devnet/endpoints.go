@@ -18,6 +18,7 @@ type Endpoints struct {
 	L1ChainID       uint64                    `json:"l1ChainId"`
 	Node            string                    `json:"node"`
 	SharedSequencer string                    `json:"sharedSequencer"`
+	StatusPage      string                    `json:"statusPage,omitempty"`
 	Chains          map[uint64]ChainEndpoints `json:"chains"`
 	TestToken       common.Address            `json:"testToken"` // ERC-7802, on every L2
 	Operators       []OperatorEndpoints       `json:"operators,omitempty"`
@@ -28,6 +29,7 @@ type OperatorEndpoints struct {
 	Address         common.Address            `json:"address"` // of its key
 	Node            string                    `json:"node"`
 	SharedSequencer string                    `json:"sharedSequencer"`
+	StatusPage      string                    `json:"statusPage,omitempty"`
 	Chains          map[uint64]ChainEndpoints `json:"chains"`
 	PID             int                       `json:"pid,omitempty"` // of its process, if it has its own
 }
@@ -47,13 +49,13 @@ const EndpointsFile = "endpoints.json"
 func (d *Devnet) Endpoints() Endpoints {
 	e := Endpoints{
 		L1: d.l1.HTTP(), L1WS: d.l1.WS(), L1Beacon: d.l1.Beacon(), L1ChainID: d.genesis.L1.Config.ChainID.Uint64(),
-		Node: d.NodeURL(), SharedSequencer: d.SharedSequencerURL(),
+		Node: d.NodeURL(), SharedSequencer: d.SharedSequencerURL(), StatusPage: d.ops[0].StatusPageURL(),
 		Chains: d.ops[0].endpoints(), TestToken: d.genesis.TestToken,
 	}
 	if len(d.ops) > 1 {
 		for _, o := range d.ops {
 			e.Operators = append(e.Operators, OperatorEndpoints{
-				Address: o.Address(), Node: o.NodeURL(), SharedSequencer: o.SharedSequencerURL(), Chains: o.endpoints(), PID: o.PID(),
+				Address: o.Address(), Node: o.NodeURL(), SharedSequencer: o.SharedSequencerURL(), StatusPage: o.StatusPageURL(), Chains: o.endpoints(), PID: o.PID(),
 			})
 		}
 	}

@@ -141,7 +141,7 @@ func (o *localOperator) startNode(ctx context.Context) error {
 		return err
 	}
 	o.node = node
-	p.Node, p.RPC = urlPort(node.NodeURL()), urlPort(node.SharedSequencerURL())
+	p.Node, p.RPC, p.Status = urlPort(node.NodeURL()), urlPort(node.SharedSequencerURL()), urlPort(node.StatusPageURL())
 	return nil
 }
 
@@ -152,6 +152,9 @@ func (o *localOperator) sharedConfig(s *config.SharedSequencer) (err error) {
 	p.Tuning.apply(s)
 	s.Enabled, s.Chains, s.DataDir = true, chainIDs(p.Chains), filepath.Join(p.Dir, sequencerDir)
 	s.RPC = config.RPC{ListenAddr: "127.0.0.1", ListenPort: p.RPC}
+	if p.StatusPage {
+		s.Status = config.RPC{ListenAddr: "127.0.0.1", ListenPort: p.Status}
+	}
 	if s.RelayerKey, err = o.keys.Relayer(); err != nil {
 		return err
 	}

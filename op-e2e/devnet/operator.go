@@ -47,8 +47,8 @@ type Operator struct {
 
 // operatorPorts are where it listens, as far as is known.
 type operatorPorts struct {
-	node, rpc int
-	engines   map[uint64]int
+	node, rpc, status int
+	engines           map[uint64]int
 }
 
 // Index is its place among the devnet's operators, from 0.
@@ -80,6 +80,14 @@ func (o *Operator) NodeRPC(chain uint64) string {
 // SharedSequencerURL serves sharedseq.
 func (o *Operator) SharedSequencerURL() string { return localURL(o.where().rpc) }
 
+// StatusPageURL is its status page, empty if it serves none.
+func (o *Operator) StatusPageURL() string {
+	if p := o.where().status; o.plan.StatusPage && p != 0 {
+		return localURL(p)
+	}
+	return ""
+}
+
 // EngineRPC and EngineWS are a chain's public RPC.
 func (o *Operator) EngineRPC(chain uint64) string { return localURL(o.where().engines[chain]) }
 func (o *Operator) EngineWS(chain uint64) string {
@@ -96,7 +104,7 @@ func (o *Operator) where() operatorPorts {
 
 // note keeps where it listens.
 func (o *Operator) note() {
-	p := operatorPorts{node: o.plan.Node, rpc: o.plan.RPC, engines: map[uint64]int{}}
+	p := operatorPorts{node: o.plan.Node, rpc: o.plan.RPC, status: o.plan.Status, engines: map[uint64]int{}}
 	for id, port := range o.plan.Engine {
 		p.engines[id] = port
 	}

@@ -137,14 +137,14 @@ func TestPlans(t *testing.T) {
 
 func TestOperatorPorts(t *testing.T) {
 	t.Parallel()
-	p := Ports{Node: 7545, SharedSequencer: 7546, Engines: map[uint64]int{901: 9545, 902: 0}}
-	node, rpc, engines := p.of(0)
-	require.Equal(t, []int{7545, 7546, 9545, 0}, []int{node, rpc, engines[901], engines[902]})
-	node, rpc, engines = p.of(2)
-	require.Equal(t, []int{0, 0, 0, 0}, []int{node, rpc, engines[901], engines[902]}, "free ones")
+	p := Ports{Node: 7545, SharedSequencer: 7546, Status: 7547, Engines: map[uint64]int{901: 9545, 902: 0}}
+	node, rpc, status, engines := p.of(0)
+	require.Equal(t, []int{7545, 7546, 7547, 9545, 0}, []int{node, rpc, status, engines[901], engines[902]})
+	node, rpc, status, engines = p.of(2)
+	require.Equal(t, []int{0, 0, 0, 0, 0}, []int{node, rpc, status, engines[901], engines[902]}, "free ones")
 	p.Stride = 10
-	node, rpc, engines = p.of(2)
-	require.Equal(t, []int{7565, 7566, 9565, 0}, []int{node, rpc, engines[901], engines[902]})
+	node, rpc, status, engines = p.of(2)
+	require.Equal(t, []int{7565, 7566, 7567, 9565, 0}, []int{node, rpc, status, engines[901], engines[902]})
 }
 
 // The number of operators belongs to a directory.

@@ -49,6 +49,8 @@ type operatorPlan struct {
 
 	Node        int                 `json:"nodePort"` // 0: any free one, which it then keeps
 	RPC         int                 `json:"sharedSequencerPort"`
+	StatusPage  bool                `json:"statusPage"`
+	Status      int                 `json:"statusPort"`
 	Engine      map[uint64]int      `json:"enginePorts"`
 	EngineP2P   map[uint64]int      `json:"engineP2PPorts,omitempty"`
 	EnginePeers map[uint64][]string `json:"enginePeers,omitempty"` // enode URLs
@@ -103,7 +105,8 @@ func (d *Devnet) plans() ([]*operatorPlan, error) {
 		if i > 0 {
 			p.Dir = filepath.Join(d.dir, operatorsDir, strconv.Itoa(i))
 		}
-		p.Node, p.RPC, p.Engine = d.cfg.Ports.of(i)
+		p.Node, p.RPC, p.Status, p.Engine = d.cfg.Ports.of(i)
+		p.StatusPage = d.cfg.StatusPage
 		plans[i] = p
 	}
 	ports := newPorts()
@@ -126,6 +129,9 @@ func (d *Devnet) connect(plans []*operatorPlan, ports *ports) error {
 			p.EngineP2P[id], engine[id] = ports.next(0), ports.next(p.Engine[id])
 		}
 		p.Node, p.RPC, p.Engine = ports.next(p.Node), ports.next(p.RPC), engine
+		if p.StatusPage {
+			p.Status = ports.next(p.Status)
+		}
 		p.Listen = fmt.Sprintf("127.0.0.1:%d", ports.next(0))
 	}
 	if ports.err != nil {

@@ -44,6 +44,7 @@ var (
 	loadFlag        = &cli.IntFlag{Name: "load", EnvVars: env("LOAD"), Usage: "Plain transfers per second sent to each rollup."}
 	logFileFlag     = &cli.StringFlag{Name: "log.file", EnvVars: env("LOG_FILE"), Usage: "File for the log of all services. Default: devnet.log in the data directory."}
 	logLevelFlag    = &cli.StringFlag{Name: "log.level", EnvVars: env("LOG_LEVEL"), Value: "info", Usage: "Least level that is logged: trace, debug, info, warn or error."}
+	bundlesFlag     = &cli.IntFlag{Name: "bundles", EnvVars: env("BUNDLES"), Usage: "Bundles over the first two rollups sent per minute; every fourth reverts."}
 	forFlag         = &cli.DurationFlag{Name: "for", EnvVars: env("FOR"), Usage: "Stop after this time. 0: run until interrupted."}
 
 	l1PortFlag        = portFlag("l1.port", "L1_PORT", 8545, "L1 RPC")
@@ -51,6 +52,7 @@ var (
 	l2PortFlag        = portFlag("l2.port", "L2_PORT", 9545, "RPC of the first rollup; the others get the ports after it")
 	nodePortFlag      = portFlag("node.port", "NODE_PORT", 7545, "op-node RPC")
 	sequencerPortFlag = portFlag("sequencer.port", "SEQUENCER_PORT", 7546, "sharedseq RPC")
+	statusPortFlag    = portFlag("status.port", "STATUS_PORT", 7547, "status page")
 	freePortsFlag     = &cli.BoolFlag{Name: "free-ports", EnvVars: env("FREE_PORTS"), Usage: "Listen on free ports instead of fixed ones."}
 
 	reportFlag = &cli.StringFlag{Name: "report", EnvVars: env("REPORT"), Value: filepath.Join("build", "reports", "demo.json"), Usage: "File for the report."}
@@ -65,7 +67,7 @@ var commonFlags = []cli.Flag{
 }
 
 var upFlags = slices.Concat(commonFlags, []cli.Flag{
-	chainsFlag, p2pFlag, loadFlag, forFlag, l1PortFlag, beaconPortFlag, l2PortFlag, nodePortFlag, sequencerPortFlag, freePortsFlag,
+	chainsFlag, p2pFlag, loadFlag, forFlag, l1PortFlag, beaconPortFlag, l2PortFlag, nodePortFlag, sequencerPortFlag, statusPortFlag, freePortsFlag, bundlesFlag,
 })
 
 var indexFlag = &cli.IntFlag{Name: "index", Usage: "Which operator, from 0."}
@@ -169,7 +171,7 @@ func parsePorts(c *cli.Context, chains []uint64) (devnet.Ports, error) {
 		flag *cli.IntFlag
 		port *int
 	}{
-		{l1PortFlag, &p.L1}, {beaconPortFlag, &p.Beacon}, {nodePortFlag, &p.Node}, {sequencerPortFlag, &p.SharedSequencer},
+		{l1PortFlag, &p.L1}, {beaconPortFlag, &p.Beacon}, {nodePortFlag, &p.Node}, {sequencerPortFlag, &p.SharedSequencer}, {statusPortFlag, &p.Status},
 	} {
 		*f.port = c.Int(f.flag.Name)
 		if err := check(f.flag.Name, *f.port); err != nil {

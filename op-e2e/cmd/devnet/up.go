@@ -33,12 +33,15 @@ func up(c *cli.Context) error {
 	if c.Duration(forFlag.Name) < 0 {
 		return fmt.Errorf("--%s: %v: expected 0 or more", forFlag.Name, c.Duration(forFlag.Name))
 	}
+	if n := c.Int(bundlesFlag.Name); n < 0 || n > 600 || (n > 0 && len(chains) < 2) {
+		return fmt.Errorf("--%s: %d: expected 0 to 600 a minute, and at least two rollups for them", bundlesFlag.Name, n)
+	}
 	cfg, logFile, err := baseConfig(c)
 	if err != nil {
 		return err
 	}
 	defer logFile.Close()
-	cfg.Chains, cfg.Ports, cfg.P2P = chains, ports, c.Bool(p2pFlag.Name)
+	cfg.Chains, cfg.Ports, cfg.P2P, cfg.StatusPage = chains, ports, c.Bool(p2pFlag.Name), true
 	out := c.App.Writer
 	fmt.Fprintln(out, "starting L1, op-geth, op-node, batchers and proposer; data in "+cfg.Dir)
 	return run(c.Context, cfg, func(ctx context.Context, d *devnet.Devnet) error {
@@ -51,6 +54,13 @@ func up(c *cli.Context) error {
 				return err
 			}
 			defer load.Stop()
+		}
+		if n := c.Int(bundlesFlag.Name); n > 0 {
+			bundles, err := d.StartBundles(n)
+			if err != nil {
+				return err
+			}
+			defer bundles.Stop()
 		}
 		if t := c.Duration(forFlag.Name); t > 0 {
 			var cancel context.CancelFunc
@@ -138,9 +148,11 @@ func printEndpoints(w io.Writer, d *devnet.Devnet, logFile string) error {
 			row(fmt.Sprintf("operator %d, chain %d", i, id), o.Chains[id].RPC)
 		}
 		row(fmt.Sprintf("operator %d, sharedseq", i), o.SharedSequencer)
+		row(fmt.Sprintf("operator %d, status page", i), o.StatusPage)
 	}
 	row("super roots", e.Node)
 	row("sharedseq", e.SharedSequencer)
+	row("status page", e.StatusPage)
 	row("L1 beacon API", e.L1Beacon)
 	row("ERC-7802 token, open mint", e.TestToken.Hex())
 	fmt.Fprintln(w, "\nfunded keys, on L1 and every rollup; everybody knows them")
