@@ -60,7 +60,7 @@ func newApp(args []string, start func(*cli.Context, *config.Config, log.Logger, 
 	app.Usage = "Rollup nodes of an interop set, sequenced together"
 	app.Description = "Hosts an op-node for every chain, as op-supernode does, and with --shared-sequencer.enabled builds their blocks together: same timestamp, one order of transactions, cross-chain bundles all or nothing."
 	app.Version = opservice.FormatVersion(Version, GitCommit, GitDate, "")
-	app.Commands = []*cli.Command{operatorsCommand()}
+	app.Commands = []*cli.Command{movedCommand()}
 	app.HideHelpCommand = true
 	app.Flags = cliapp.ProtectFlags(flags.All(chains))
 	// The help text has a thousand lines: a mistake is answered with the mistake.
@@ -81,6 +81,16 @@ func newApp(args []string, start func(*cli.Context, *config.Config, log.Logger, 
 		return start(ctx, cfg, l, stop)
 	})
 	return app, nil
+}
+
+// movedCommand says where what operators do beside running a node is found.
+func movedCommand() *cli.Command {
+	return &cli.Command{
+		Name: "operators", Usage: "see op-shared-sequencer: keys, genesis, operators and snapshot", SkipFlagParsing: true,
+		Action: func(*cli.Context) error {
+			return errors.New("operators: expected another program, op-shared-sequencer, with keys, genesis, operators or snapshot")
+		},
+	}
 }
 
 func start(_ *cli.Context, cfg *config.Config, l log.Logger, stop context.CancelCauseFunc) (cliapp.Lifecycle, error) {

@@ -4,14 +4,12 @@ import (
 	"crypto/ecdsa"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/ethereum/go-ethereum/common"
-	"github.com/ethereum/go-ethereum/crypto"
 	"github.com/ethereum/go-ethereum/log"
 	"github.com/urfave/cli/v2"
 
@@ -21,6 +19,7 @@ import (
 	snflags "github.com/ethereum-optimism/optimism/op-supernode/flags"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/flags"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/keyfile"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/operators"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/relay"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
@@ -29,38 +28,62 @@ import (
 // FromCLI reads the configuration from the arguments and checks it. The context must
 // have been made with flags.All.
 func FromCLI(ctx *cli.Context, l log.Logger) (*Config, error) {
+	c, errs := Inspect(ctx, l)
+	if len(errs) > 0 {
+		return nil, errs[0]
+	}
+	return c, nil
+}
+
+// Inspect does what FromCLI does and goes on behind mistakes, as far as it can: it tells
+// all it finds, each in one line, the one that FromCLI tells first. With mistakes the
+// configuration is incomplete, and may be nil.
+func Inspect(ctx *cli.Context, l log.Logger) (*Config, []error) {
 	if err := snflags.CheckRequired(ctx); err != nil {
-		return nil, err
+		return nil, []error{err}
 	}
 	if ctx.NArg() > 0 {
-		return nil, fmt.Errorf("%q is not a flag: expected only flags (lists are separated by commas, without spaces)", ctx.Args().First())
+		return nil, []error{fmt.Errorf("%q is not a flag: expected only flags (lists are separated by commas, without spaces)", ctx.Args().First())}
 	}
 	c := &Config{Host: snconfig.NewConfig(ctx)}
-	if err := c.Host.Check(); err != nil {
-		return nil, err
-	}
+	errs := join(c.Host.Check())
 	seq := &c.SharedSequencer
-	if ctx.Bool(flags.Enabled.Name) {
-		if err := seq.read(ctx, c.Host); err != nil {
-			return nil, err
-		}
+	enabled := ctx.Bool(flags.Enabled.Name)
+	if enabled {
+		errs = append(errs, seq.read(ctx, c.Host)...)
 	}
 	sequenced := func(id uint64) bool { return slices.Contains(seq.Chains, sequence.ChainID(id)) }
-	nodes, err := nodeConfigs(ctx, c.Host, sequenced, l)
-	if err != nil {
-		return nil, err
-	}
+	nodes, more := nodeConfigs(ctx, c.Host, sequenced, l)
 	c.Nodes = nodes
-	if seq.Enabled {
-		if err := seq.readEngines(ctx, c, l); err != nil {
-			return nil, err
+	errs = append(errs, more...)
+	if enabled {
+		errs = append(errs, seq.readEngines(ctx, c, l)...)
+		errs = append(errs, seq.problems()...)
+		for _, err := range c.chainProblems() {
+			if len(more) == 0 { // else a chain may be missing for what was told already
+				errs = append(errs, err)
+			}
 		}
 	}
-	return c, c.Check()
+	return c, distinct(errs)
+}
+
+// distinct leaves out what follows from another mistake: a second error about a flag whose
+// value could not be read.
+func distinct(errs []error) []error {
+	told := map[string]bool{}
+	return slices.DeleteFunc(errs, func(err error) bool {
+		name, _, _ := strings.Cut(strings.TrimPrefix(err.Error(), "--"), ": ")
+		if !strings.HasPrefix(name, "shared-sequencer.") {
+			return false
+		}
+		defer func() { told[name] = true }()
+		return told[name]
+	})
 }
 
 // read fills in everything but the engines, whose defaults are the nodes'.
-func (s *SharedSequencer) read(ctx *cli.Context, host *snconfig.CLIConfig) error {
+func (s *SharedSequencer) read(ctx *cli.Context, host *snconfig.CLIConfig) (errs []error) {
 	*s = SharedSequencer{
 		Enabled: true,
 		DataDir: ctx.Path(flags.DataDir.Name),
@@ -101,44 +124,47 @@ func (s *SharedSequencer) read(ctx *cli.Context, host *snconfig.CLIConfig) error
 	for _, p := range ctx.StringSlice(flags.ConsensusPeers.Name) {
 		s.Agreement.Peers = append(s.Agreement.Peers, strings.TrimSpace(p))
 	}
+	fail := func(name string, err error) {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("--%s: %w", name, err))
+		}
+	}
 	for _, a := range ctx.StringSlice(flags.RelayAllow.Name) {
 		if a = strings.TrimSpace(a); !common.IsHexAddress(a) {
-			return fmt.Errorf("--%s: %q: expected an address in hex", flags.RelayAllow.Name, a)
+			fail(flags.RelayAllow.Name, fmt.Errorf("%q: expected an address in hex", a))
+			continue
 		}
 		s.Relays.Allowed = append(s.Relays.Allowed, common.HexToAddress(a))
 	}
+	var err error
 	if path := ctx.Path(flags.AdminJWT.Name); path != "" {
-		secret, err := oprpc.ObtainJWTSecret(log.NewLogger(log.DiscardHandler()), path, false)
-		if err != nil {
-			return fmt.Errorf("--%s: %w", flags.AdminJWT.Name, err)
-		}
-		s.Admin.JWT = secret
+		s.Admin.JWT, err = oprpc.ObtainJWTSecret(log.NewLogger(log.DiscardHandler()), path, false)
+		fail(flags.AdminJWT.Name, err)
 	}
 	if path := ctx.Path(flags.Operators.Name); path != "" {
-		genesis, err := operators.LoadGenesis(path)
-		if err != nil {
-			return fmt.Errorf("--%s: %w", flags.Operators.Name, err)
-		}
-		s.Agreement.Operators = genesis
+		s.Agreement.Operators, err = operators.LoadGenesis(path)
+		fail(flags.Operators.Name, err)
 	}
-	var err error
-	if s.Agreement.OperatorKey, err = privateKey(ctx, flags.OperatorKey, flags.OperatorKeyFile); err != nil {
-		return err
+	password := flags.OperatorPasswordFile.Name
+	if path := ctx.Path(password); path != "" {
+		s.Agreement.Password, err = keyfile.ReadPassword(path)
+		fail(password, err)
 	}
-	s.RelayerKey, err = privateKey(ctx, flags.RelayerKey, flags.RelayerKeyFile)
-	return err
+	s.Agreement.OperatorKey, err = privateKey(ctx, flags.OperatorKey, flags.OperatorKeyFile, s.Agreement.Password)
+	if errors.Is(err, keyfile.ErrProtected) {
+		err = fmt.Errorf("%w: expected --%s", err, password)
+	}
+	errs = append(errs, join(err)...)
+	s.RelayerKey, err = privateKey(ctx, flags.RelayerKey, flags.RelayerKeyFile, "")
+	return append(errs, join(err)...)
 }
 
 // readEngines takes each chain's engine from its own flags, else from those of its node.
-func (s *SharedSequencer) readEngines(ctx *cli.Context, c *Config, l log.Logger) error {
+func (s *SharedSequencer) readEngines(ctx *cli.Context, c *Config, l log.Logger) (errs []error) {
 	urls, err := s.byChain(ctx, flags.Engines.Name)
-	if err != nil {
-		return err
-	}
+	errs = append(errs, join(err)...)
 	jwts, err := s.byChain(ctx, flags.EngineJWTs.Name)
-	if err != nil {
-		return err
-	}
+	errs = append(errs, join(err)...)
 	s.Engines = map[sequence.ChainID]Engine{}
 	for _, id := range s.Chains {
 		n := c.Nodes[id.ID()]
@@ -147,7 +173,8 @@ func (s *SharedSequencer) readEngines(ctx *cli.Context, c *Config, l log.Logger)
 		}
 		l2, ok := n.L2.(*opnodeconfig.L2EndpointConfig)
 		if !ok {
-			return fmt.Errorf("chain %s: its engine's address is a %T: expected an address in --%s", id, n.L2, flags.Engines.Name)
+			errs = append(errs, fmt.Errorf("chain %s: its engine's address is a %T: expected an address in --%s", id, n.L2, flags.Engines.Name))
+			continue
 		}
 		e := Engine{URL: l2.L2EngineAddr, JWT: l2.L2EngineJWTSecret}
 		if u, ok := urls[id]; ok {
@@ -156,12 +183,12 @@ func (s *SharedSequencer) readEngines(ctx *cli.Context, c *Config, l log.Logger)
 		if path, ok := jwts[id]; ok {
 			// A missing file is not made: the secret is the engine's to make.
 			if e.JWT, err = oprpc.ObtainJWTSecret(l, path, false); err != nil {
-				return fmt.Errorf("--%s: chain %s: %w", flags.EngineJWTs.Name, id, err)
+				errs = append(errs, fmt.Errorf("--%s: chain %s: %w", flags.EngineJWTs.Name, id, err))
 			}
 		}
 		s.Engines[id] = e
 	}
-	return nil
+	return errs
 }
 
 // byChain reads a flag whose values have the form <chainID>=<value>.
@@ -188,7 +215,7 @@ func (s *SharedSequencer) byChain(ctx *cli.Context, name string) (map[sequence.C
 
 // privateKey reads a key that is given itself or in a file, nil if neither is. Its errors
 // never hold any of it.
-func privateKey(ctx *cli.Context, direct *cli.StringFlag, inFile *cli.PathFlag) (*ecdsa.PrivateKey, error) {
+func privateKey(ctx *cli.Context, direct *cli.StringFlag, inFile *cli.PathFlag, password keyfile.Password) (*ecdsa.PrivateKey, error) {
 	text, file := ctx.String(direct.Name), ctx.Path(inFile.Name)
 	switch {
 	case text == "" && file == "":
@@ -196,32 +223,15 @@ func privateKey(ctx *cli.Context, direct *cli.StringFlag, inFile *cli.PathFlag) 
 	case text != "" && file != "":
 		return nil, fmt.Errorf("--%s and --%s are both set: expected one of them", direct.Name, inFile.Name)
 	case file != "":
-		key, err := ReadKey(file)
+		key, err := keyfile.Read(file, password)
 		if err != nil {
 			return nil, fmt.Errorf("--%s: %w", inFile.Name, err)
 		}
 		return key, nil
 	}
-	key, err := parseKey(text)
+	key, err := keyfile.Parse(text)
 	if err != nil {
 		return nil, fmt.Errorf("--%s: %w", direct.Name, err)
-	}
-	return key, nil
-}
-
-// ReadKey reads a private key in hex from a file. Its errors never hold any of it.
-func ReadKey(path string) (*ecdsa.PrivateKey, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	return parseKey(string(data))
-}
-
-func parseKey(text string) (*ecdsa.PrivateKey, error) {
-	key, err := crypto.HexToECDSA(strings.TrimPrefix(strings.TrimSpace(text), "0x"))
-	if err != nil {
-		return nil, errors.New("not a private key: expected 32 bytes in hex, between 1 and the order of secp256k1")
 	}
 	return key, nil
 }

@@ -22,6 +22,7 @@ import (
 	snconfig "github.com/ethereum-optimism/optimism/op-supernode/config"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/flags"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/keyfile"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/operators"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/relay"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
@@ -53,7 +54,7 @@ func (c *Config) Check() error {
 	if err := c.SharedSequencer.Check(); err != nil {
 		return err
 	}
-	return c.checkChains()
+	return first(c.chainProblems())
 }
 
 // SharedSequencer configures the shared sequencer.
@@ -125,6 +126,8 @@ type Agreement struct {
 	Operators *operators.Genesis
 	// OperatorKey signs this operator's subblocks. nil: it verifies and does not lead.
 	OperatorKey *ecdsa.PrivateKey
+	// Password opens this operator's keys, if they are protected.
+	Password keyfile.Password
 	// Listen is host:port.
 	Listen string
 	// Peers are the other operators, as <node ID>@<host>:<port>.
@@ -175,7 +178,26 @@ func DefaultSharedSequencer() SharedSequencer {
 
 // Check says what is wrong with the part that does not depend on the chains. Fields
 // go by the names of their flags.
-func (s *SharedSequencer) Check() error {
+func (s *SharedSequencer) Check() error { return first(s.problems()) }
+
+// problems are all that is wrong, one of a kind.
+func (s *SharedSequencer) problems() []error {
+	return join(s.checkChains(), s.checkListen(), s.checkRelays(), s.checkEngines(), s.checkTimes(), s.checkAgreement(), s.checkBundles())
+}
+
+// join are the errors among what may be nil.
+func join(errs ...error) []error {
+	return slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+}
+
+func first(errs []error) error {
+	if len(errs) == 0 {
+		return nil
+	}
+	return errs[0]
+}
+
+func (s *SharedSequencer) checkChains() error {
 	if len(s.Chains) == 0 {
 		return fmt.Errorf("%s: no chains to sequence: expected at least one chain ID", flags.Chains.Name)
 	}
@@ -184,6 +206,10 @@ func (s *SharedSequencer) Check() error {
 			return fmt.Errorf("%s: chain %s is named twice", flags.Chains.Name, id)
 		}
 	}
+	return nil
+}
+
+func (s *SharedSequencer) checkListen() error {
 	if s.DataDir == "" {
 		return fmt.Errorf("%s: empty: expected a directory", flags.DataDir.Name)
 	}
@@ -202,12 +228,20 @@ func (s *SharedSequencer) Check() error {
 	if s.Admin.ListenAddr != "" && s.Admin.JWT == (eth.Bytes32{}) {
 		return fmt.Errorf("%s: missing: callers of the admin RPC have to prove who they are", flags.AdminJWT.Name)
 	}
+	return nil
+}
+
+func (s *SharedSequencer) checkRelays() error {
 	if err := s.Relays.Check(); err != nil {
 		return fmt.Errorf("%s: %w", flags.RelayPolicy.Name, err)
 	}
 	if s.Relays.Plain() && s.RelayerKey == nil {
 		return fmt.Errorf("%s: %s: the relays need a key: expected one in %s", flags.RelayPolicy.Name, s.Relays.Mode, flags.RelayerKeyFile.Name)
 	}
+	return nil
+}
+
+func (s *SharedSequencer) checkEngines() error {
 	for _, id := range sortedChains(s.Engines) {
 		if !slices.Contains(s.Chains, id) {
 			return fmt.Errorf("%s: chain %s is not in %s", flags.Engines.Name, id, flags.Chains.Name)
@@ -216,6 +250,10 @@ func (s *SharedSequencer) Check() error {
 			return fmt.Errorf("%s: chain %s: %w", flags.Engines.Name, id, err)
 		}
 	}
+	return nil
+}
+
+func (s *SharedSequencer) checkTimes() error {
 	if s.ChainGrace < 0 {
 		return fmt.Errorf("%s: %s: expected zero or more", flags.ChainGrace.Name, s.ChainGrace)
 	}
@@ -228,9 +266,10 @@ func (s *SharedSequencer) Check() error {
 	if s.Subblocks < 1 || s.Subblocks > maxSubblocks {
 		return fmt.Errorf("%s: %d: expected 1 to %d", flags.Subblocks.Name, s.Subblocks, maxSubblocks)
 	}
-	if err := s.checkAgreement(); err != nil {
-		return err
-	}
+	return nil
+}
+
+func (s *SharedSequencer) checkBundles() error {
 	for _, l := range []struct {
 		name  string
 		value int
@@ -322,38 +361,50 @@ func checkAddress(s string, listen bool) error {
 	return nil
 }
 
-// checkChains says what is wrong between the shared sequencer and its chains.
-func (c *Config) checkChains() error {
-	var first *opnodeconfig.Config
+// chainProblems are what is wrong between the shared sequencer and its chains, one thing
+// of each.
+func (c *Config) chainProblems() []error {
+	var errs []error
+	var model *opnodeconfig.Config
 	for _, id := range c.SharedSequencer.Chains {
-		n := c.Nodes[id.ID()]
-		if n == nil {
-			return fmt.Errorf("%s: chain %s is not in --chains", flags.Chains.Name, id)
+		if n := c.Nodes[id.ID()]; n == nil {
+			errs = append(errs, fmt.Errorf("%s: chain %s is not in --chains", flags.Chains.Name, id))
+		} else if err := c.checkChain(id, n, model); err != nil {
+			errs = append(errs, err)
+		} else if model == nil {
+			model = n
 		}
-		fail := func(format string, args ...any) error {
-			return fmt.Errorf("chain %s cannot be sequenced with others: %s", id, fmt.Sprintf(format, args...))
-		}
-		switch {
-		case n.Rollup.L2ChainID == nil || n.Rollup.L2ChainID.Cmp(id.ID().ToBig()) != 0:
-			return fail("its rollup config is of chain %v: expected %s in vn.%s.rollup.config", n.Rollup.L2ChainID, id, id)
-		case !n.Driver.SequencerEnabled:
-			return fail("vn.%s.sequencer.enabled is false: set it, or leave the chain out of %s", id, flags.Chains.Name)
-		case n.ConductorEnabled:
-			return fail("vn.%s.conductor.enabled is set: the set's agreement takes the place of a conductor", id)
-		case n.Rollup.EcotoneTime == nil:
-			return fail("its rollup config does not schedule Ecotone")
-		case n.Rollup.LagoonTime != nil && (n.DependencySet == nil || !n.DependencySet.HasChain(id.ID())):
-			return fail("it is not in its dependency set: expected it in the file of --dependency-set")
-		case c.SharedSequencer.FillLead >= time.Duration(n.Rollup.BlockTime)*time.Second:
-			return fail("%s (%s) is not shorter than its block time (%d s)", flags.FillLead.Name, c.SharedSequencer.FillLead, n.Rollup.BlockTime)
-		}
-		if first == nil {
-			first = n
-		} else if a, b := first.Rollup.L1ChainID, n.Rollup.L1ChainID; a == nil || b == nil || a.Cmp(b) != 0 {
-			return fail("its L1 is chain %v, that of chain %v is %v: expected one L1 for all", b, first.Rollup.L2ChainID, a)
-		} else if n.Rollup.LagoonTime != nil && first.Rollup.LagoonTime != nil && !sameSet(first.DependencySet, n.DependencySet) {
-			return fail("its dependency set is not that of chain %v: expected one for all, as --dependency-set gives", first.Rollup.L2ChainID)
-		}
+	}
+	return errs
+}
+
+// checkChain says what is wrong with a chain, and between it and the others, of which
+// model is one; nil if there is none yet.
+func (c *Config) checkChain(id sequence.ChainID, n, model *opnodeconfig.Config) error {
+	fail := func(format string, args ...any) error {
+		return fmt.Errorf("chain %s cannot be sequenced with others: %s", id, fmt.Sprintf(format, args...))
+	}
+	switch {
+	case n.Rollup.L2ChainID == nil || n.Rollup.L2ChainID.Cmp(id.ID().ToBig()) != 0:
+		return fail("its rollup config is of chain %v: expected %s in vn.%s.rollup.config", n.Rollup.L2ChainID, id, id)
+	case !n.Driver.SequencerEnabled:
+		return fail("vn.%s.sequencer.enabled is false: set it, or leave the chain out of %s", id, flags.Chains.Name)
+	case n.ConductorEnabled:
+		return fail("vn.%s.conductor.enabled is set: the set's agreement takes the place of a conductor", id)
+	case n.Rollup.EcotoneTime == nil:
+		return fail("its rollup config does not schedule Ecotone")
+	case n.Rollup.LagoonTime != nil && (n.DependencySet == nil || !n.DependencySet.HasChain(id.ID())):
+		return fail("it is not in its dependency set: expected it in the file of --dependency-set")
+	case c.SharedSequencer.FillLead >= time.Duration(n.Rollup.BlockTime)*time.Second:
+		return fail("%s (%s) is not shorter than its block time (%d s)", flags.FillLead.Name, c.SharedSequencer.FillLead, n.Rollup.BlockTime)
+	case model == nil:
+		return nil
+	}
+	if a, b := model.Rollup.L1ChainID, n.Rollup.L1ChainID; a == nil || b == nil || a.Cmp(b) != 0 {
+		return fail("its L1 is chain %v, that of chain %v is %v: expected one L1 for all", b, model.Rollup.L2ChainID, a)
+	}
+	if n.Rollup.LagoonTime != nil && model.Rollup.LagoonTime != nil && !sameSet(model.DependencySet, n.DependencySet) {
+		return fail("its dependency set is not that of chain %v: expected one for all, as --dependency-set gives", model.Rollup.L2ChainID)
 	}
 	return nil
 }

@@ -22,30 +22,32 @@ import (
 // nodeConfigs reads a virtual op-node's configuration for every chain of the host.
 // What it gives is what op-supernode's own command gives for the same arguments;
 // chains for which sequenced says true have their sequencer on, whatever vn.all says.
-func nodeConfigs(ctx *cli.Context, host *snconfig.CLIConfig, sequenced func(id uint64) bool, l log.Logger) (map[eth.ChainID]*opnodeconfig.Config, error) {
+func nodeConfigs(ctx *cli.Context, host *snconfig.CLIConfig, sequenced func(id uint64) bool, l log.Logger) (map[eth.ChainID]*opnodeconfig.Config, []error) {
 	var shared depset.DependencySet
 	owned := slices.Clone(snflags.SupernodeOwnedFlags)
 	if host.DependencySetPath != "" {
 		set, err := (&depset.JSONDependencySetLoader{Path: host.DependencySetPath}).LoadDependencySet()
 		if err != nil {
-			return nil, fmt.Errorf("--%s: %w", snflags.DependencySet.Name, err)
+			return nil, []error{fmt.Errorf("--%s: %w", snflags.DependencySet.Name, err)}
 		}
 		shared = set
 		// A node's own configuration is checked before it is given the shared set.
 		if name := snflags.VNFlagGlobalPrefix + opnodeflags.InteropDependencySet.Name; !ctx.IsSet(name) {
 			if err := ctx.Set(name, host.DependencySetPath); err != nil {
-				return nil, fmt.Errorf("--%s: %w", snflags.DependencySet.Name, err)
+				return nil, []error{fmt.Errorf("--%s: %w", snflags.DependencySet.Name, err)}
 			}
 			owned = slices.DeleteFunc(owned, func(n string) bool { return n == opnodeflags.InteropDependencySet.Name })
 		}
 	}
 	out := make(map[eth.ChainID]*opnodeconfig.Config, len(host.Chains))
+	var errs []error
 	for _, id := range host.Chains {
 		args := snflags.NewVirtualCLI(ctx, id)
 		if ctx.Bool(snflags.DisableP2P.Name) {
 			disableP2P(args)
 		} else if err := isolateP2P(args, filepath.Join(host.DataDir, strconv.FormatUint(id, 10), "p2p")); err != nil {
-			return nil, fmt.Errorf("chain %d: %w", id, err)
+			errs = append(errs, fmt.Errorf("chain %d: %w", id, err))
+			continue
 		}
 		// One L1 for all chains: the host's.
 		args.WithStringOverride(opnodeflags.L1NodeAddr.Name, host.L1NodeAddr)
@@ -60,14 +62,15 @@ func nodeConfigs(ctx *cli.Context, host *snconfig.CLIConfig, sequenced func(id u
 		}
 		cfg, err := opnode.NewConfig(args, l.New("chain_id", id))
 		if err != nil {
-			return nil, fmt.Errorf("chain %d: %w", id, err)
+			errs = append(errs, fmt.Errorf("chain %d: %w", id, err))
+			continue
 		}
 		if shared != nil {
 			cfg.DependencySet = shared
 		}
 		out[eth.ChainIDFromUInt64(id)] = cfg
 	}
-	return out, nil
+	return out, errs
 }
 
 // disableP2P leaves a virtual node without networking, whatever its flags say.

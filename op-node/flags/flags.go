@@ -188,7 +188,7 @@ var (
 	}
 	Operators = &cli.PathFlag{
 		Name:      "shared-sequencer.operators",
-		Usage:     "Genesis file of the set of operators, the same at all of them; op-node operators init-genesis makes it. For the rotation cometbft.",
+		Usage:     "Genesis file of the set of operators, the same at all of them; op-shared-sequencer genesis makes it. For the rotation cometbft.",
 		EnvVars:   env("OPERATORS"),
 		TakesFile: true,
 		Category:  Category,
@@ -201,8 +201,15 @@ var (
 	}
 	OperatorKeyFile = &cli.PathFlag{
 		Name:      "shared-sequencer.operator-key-file",
-		Usage:     "File with the operator's private key in hex.",
+		Usage:     "File with the operator's private key: hex, or protected by a password as op-shared-sequencer keys makes it.",
 		EnvVars:   env("OPERATOR_KEY_FILE"),
+		TakesFile: true,
+		Category:  Category,
+	}
+	OperatorPasswordFile = &cli.PathFlag{
+		Name:      "shared-sequencer.operator-password-file",
+		Usage:     "File whose first line is the password of this operator's keys: that of --shared-sequencer.operator-key-file and the consensus key in the data directory. Needed if they are protected; plain keys need none.",
+		EnvVars:   env("OPERATOR_PASSWORD_FILE"),
 		TakesFile: true,
 		Category:  Category,
 	}
@@ -215,7 +222,7 @@ var (
 	}
 	ConsensusPeers = &cli.StringSliceFlag{
 		Name:     "shared-sequencer.consensus.peers",
-		Usage:    "The other operators, as <node ID>@<host>:<port> (repeatable or comma-separated). op-node operators keys prints an operator's node ID.",
+		Usage:    "The other operators, as <node ID>@<host>:<port> (repeatable or comma-separated). op-shared-sequencer keys show prints an operator's node ID.",
 		EnvVars:  env("CONSENSUS_PEERS"),
 		Category: Category,
 	}
@@ -275,7 +282,7 @@ var SharedSequencer = []cli.Flag{
 	Enabled, Chains, DataDir, RPCAddr, RPCPort, AdminAddr, AdminPort, AdminJWT, StatusAddr, StatusPort, Engines, EngineJWTs, RelayerKey, RelayerKeyFile,
 	RelayPolicy, RelayAllow, RelayGas, RelaySlotGas, RelaySenderGas,
 	ChainGrace, FillLead, SealLead, Subblocks,
-	Rotation, Operators, OperatorKey, OperatorKeyFile, ConsensusListen, ConsensusPeers, TimeoutPropose, TimeoutVote,
+	Rotation, Operators, OperatorKey, OperatorKeyFile, OperatorPasswordFile, ConsensusListen, ConsensusPeers, TimeoutPropose, TimeoutVote,
 	BundleMaxItems, BundleMaxBytes, BundleMaxPending, BundleMaxPerSender,
 }
 

@@ -3,6 +3,7 @@ package service
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -40,7 +41,7 @@ func (sh *shared) makeRotation(c *config.SharedSequencer, fatal func(error)) fun
 	return func(m rotation.Machine) (rotation.Rotation, error) {
 		a := &c.Agreement
 		cfg := cometbft.Config{
-			Dir: config.ConsensusDir(c.DataDir), Genesis: a.Operators, OperatorKey: a.OperatorKey, Listen: a.Listen, Peers: a.Peers,
+			Dir: config.ConsensusDir(c.DataDir), Genesis: a.Operators, OperatorKey: a.OperatorKey, Password: a.Password, Listen: a.Listen, Peers: a.Peers,
 			OnBundle: gossiped{sh.pool, c.Bundles.MaxBytes}.take,
 			OnCancel: gossiped{sh.pool, c.Bundles.MaxBytes}.cancel,
 			Bundles:  func() [][]byte { return waiting(sh.pool) },
@@ -219,7 +220,7 @@ func (a *agreement) Operators() (*rpc.Operators, error) {
 	}
 	out := rpc.NewOperators(r.Operators())
 	st := r.Status()
-	out.Height = hexutil.Uint64(st.Height)
+	out.Height, out.Counted = hexutil.Uint64(st.Height), hexutil.Uint64(st.Heights)
 	delivers := map[common.Address]cometbft.OperatorStatus{}
 	for _, o := range st.Operators {
 		delivers[o.Address] = o
@@ -228,6 +229,8 @@ func (a *agreement) Operators() (*rpc.Operators, error) {
 		o := &out.Operators[i]
 		d := delivers[o.Address]
 		o.Missed, o.Shortened = hexutil.Uint64(d.Missed), d.Shortened
+		o.Led, o.Passed = hexutil.Uint64(d.Tally.Led), hexutil.Uint64(d.Tally.Passed)
+		o.Voted, o.LastVoted = hexutil.Uint64(d.Tally.Voted), hexutil.Uint64(d.Tally.Last)
 	}
 	return out, nil
 }
@@ -256,9 +259,15 @@ func (sh *shared) agreementStatus() *rpc.AgreementStatus {
 		return nil
 	}
 	st := sh.comet.Status()
+	connected := make([]string, len(st.Peers))
+	for i, p := range st.Peers {
+		connected[i] = p.ID
+	}
+	slices.Sort(connected)
 	return &rpc.AgreementStatus{
 		NodeID: st.NodeID, Operator: st.Operator, Power: hexutil.Uint64(st.Power), Height: hexutil.Uint64(st.Height),
 		Durable: hexutil.Uint64(st.Durable), Running: st.Running, Syncing: st.Syncing, Peers: hexutil.Uint64(len(st.Peers)),
+		Connected: connected, LastLeader: st.Leader, LastRound: hexutil.Uint64(st.Round),
 	}
 }
 

@@ -354,11 +354,16 @@ func (s simulator) Simulate(ctx context.Context, b *sequence.Bundle) (*bundlepoo
 type statusSource struct{ sh *shared }
 
 func (s statusSource) Status(context.Context) (*rpc.Status, error) {
+	bundles := s.sh.pool.Stats()
 	out := &rpc.Status{
 		Slot:           hexutil.Uint64(s.sh.pool.Slot()),
 		Leader:         s.sh.leads(),
-		PendingBundles: hexutil.Uint64(s.sh.pool.Stats().Pending),
-		Agreement:      s.sh.agreementStatus(),
+		PendingBundles: hexutil.Uint64(bundles.Pending),
+		Bundles: rpc.BundleCounts{
+			Pending: hexutil.Uint64(bundles.Pending), PendingBytes: hexutil.Uint64(bundles.PendingBytes), Executed: hexutil.Uint64(bundles.Executed),
+			Undone: hexutil.Uint64(bundles.Undone), Ended: hexutil.Uint64(bundles.Finished),
+		},
+		Agreement: s.sh.agreementStatus(),
 	}
 	for _, c := range s.sh.core.Status() {
 		st := rpc.ChainStatus{

@@ -108,7 +108,7 @@ func checkNew(dataDir string) error {
 				return fmt.Errorf("%w: %w", ErrNotEmpty, err)
 			}
 		default:
-			return fmt.Errorf("%w: %s is in it. Only %s and what `operators keys` makes may be", ErrNotEmpty, filepath.Join(dataDir, name), OperatorKeyFile)
+			return fmt.Errorf("%w: %s is in it. Only %s and what `op-shared-sequencer keys make` makes may be", ErrNotEmpty, filepath.Join(dataDir, name), OperatorKeyFile)
 		}
 	}
 	return nil

@@ -344,9 +344,19 @@ type Status struct {
 	Slot           hexutil.Uint64 `json:"slot"`   // built now, or next
 	Leader         bool           `json:"leader"` // whether this operator leads it
 	PendingBundles hexutil.Uint64 `json:"pendingBundles"`
+	Bundles        BundleCounts   `json:"bundles"`
 	Chains         []ChainStatus  `json:"chains"` // ascending by chain
 	// Agreement is how this operator takes part. Absent if it is alone.
 	Agreement *AgreementStatus `json:"agreement,omitempty"`
+}
+
+// BundleCounts says how many bundles of each state this operator knows.
+type BundleCounts struct {
+	Pending      hexutil.Uint64 `json:"pending"`
+	PendingBytes hexutil.Uint64 `json:"pendingBytes"`
+	Executed     hexutil.Uint64 `json:"executed"` // and not safe yet
+	Undone       hexutil.Uint64 `json:"undone"`
+	Ended        hexutil.Uint64 `json:"ended"` // safe, failed and expired ones that are remembered
 }
 
 // AgreementStatus is how an operator takes part in the agreement with the others.
@@ -361,6 +371,13 @@ type AgreementStatus struct {
 	Running bool           `json:"running"`
 	Syncing bool           `json:"syncing"`
 	Peers   hexutil.Uint64 `json:"peers"` // connected now
+	// Connected are their node IDs.
+	Connected []string `json:"connected"`
+	// LastLeader has made the subblock of the height before Height, which was agreed on in
+	// LastRound, the leaders of as many rounds before having missed their turn. Zero until
+	// this process has seen two heights.
+	LastLeader common.Address `json:"lastLeader"`
+	LastRound  hexutil.Uint64 `json:"lastRound"`
 }
 
 // Turn is a leader's turn to propose one subblock.
@@ -376,6 +393,7 @@ type Turn struct {
 type Operators struct {
 	Set        common.Hash      `json:"set"`       // ID of the set: part of all that is signed
 	Height     hexutil.Uint64   `json:"height"`    // of the subblock agreed on last
+	Counted    hexutil.Uint64   `json:"counted"`   // heights that this process has seen agreed on; led, passed and voted are of them
 	Operators  []OperatorInfo   `json:"operators"` // ascending by address
 	TotalPower hexutil.Uint64   `json:"totalPower"`
 	Chains     []hexutil.Uint64 `json:"chains"`  // that take part, ascending
@@ -390,6 +408,10 @@ type OperatorInfo struct {
 	Power        hexutil.Uint64         `json:"power"`
 	Missed       hexutil.Uint64         `json:"missed"`    // turns in a row
 	Shortened    bool                   `json:"shortened"` // its turns are, until it has voted for a while
+	Led          hexutil.Uint64         `json:"led"`       // heights with its subblock
+	Passed       hexutil.Uint64         `json:"passed"`    // turns in which it did not deliver
+	Voted        hexutil.Uint64         `json:"voted"`     // heights agreed on with its vote
+	LastVoted    hexutil.Uint64         `json:"lastVoted"` // the last of them, 0 if there is none
 }
 
 // PendingChange is a change of the set that waits for approval.

@@ -59,8 +59,9 @@ type app struct {
 	state *state // what was committed; replaced, never changed
 
 	// Below, only calls of CometBFT's consensus go.
-	block    *block                    // between FinalizeBlock and Commit
-	votes    [][]byte                  // for the heights of the slot that is under way
+	block    *block   // between FinalizeBlock and Commit
+	votes    [][]byte // for the heights of the slot that is under way
+	tallies  tallies
 	durable  atomic.Uint64             // the height that the newest slot in the ledger ends with
 	proposed *operators.SignedSubblock // by this operator, newest
 	decoded  decoded                   // newest: the same one comes several times
@@ -360,6 +361,9 @@ func (a *app) FinalizeBlock(_ context.Context, req *abci.RequestFinalizeBlock) (
 	b.outcome, err = s.advance(b.sub, signed.Hash(), b.changes, voter(req.ProposerAddress), req.DecidedLastCommit, a.cfg.Timeouts)
 	if err != nil {
 		return nil, err
+	}
+	if s.height > 0 {
+		a.tallies.count(s, req.DecidedLastCommit)
 	}
 	for i, err := range b.refused {
 		if err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/ethereum-optimism/optimism/op-service/clock"
 
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/keyfile"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/operators"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rotation"
 )
@@ -40,6 +41,8 @@ type Config struct {
 	Genesis *operators.Genesis
 	// OperatorKey signs subblocks. nil for a follower, which verifies and never leads.
 	OperatorKey *ecdsa.PrivateKey
+	// Password opens the consensus key, if it is protected. A new one is protected by it.
+	Password keyfile.Password
 	// Listen is the host:port that other operators connect to. Port 0 takes a free one.
 	Listen string
 	// Peers are the other nodes, as nodeID@host:port. Only they may connect, unless Public.

@@ -26,6 +26,7 @@ import (
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/crypto"
 
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/keyfile"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/operators"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rotation"
 )
@@ -72,7 +73,7 @@ func New(cfg Config, m rotation.Machine) (*Rotation, error) {
 	if r.genesis, err = genesisDoc(cfg.Genesis, !cfg.NoReadiness); err != nil {
 		return nil, err
 	}
-	if r.nodeKey, r.votes, err = loadKeys(cfg.Dir); err != nil {
+	if r.nodeKey, r.votes, err = loadKeys(cfg.Dir, Protection{cfg.Password, keyfile.Standard}); err != nil {
 		return nil, err
 	}
 	s := genesisState(cfg.Genesis)
@@ -424,11 +425,16 @@ func (r *Rotation) Schedule(n int) []rotation.Turn {
 
 // Status of the rotation, for people and monitoring.
 type Status struct {
-	NodeID    string           `json:"nodeID"`
-	Operator  common.Address   `json:"operator"` // zero for a follower
-	Power     uint64           `json:"power"`    // of this operator, in the set now
-	Height    uint64           `json:"height"`   // agreed on last
-	Durable   uint64           `json:"durable"`  // the height that the newest slot in the ledger ends with
+	NodeID   string         `json:"nodeID"`
+	Operator common.Address `json:"operator"` // zero for a follower
+	Power    uint64         `json:"power"`    // of this operator, in the set now
+	Height   uint64         `json:"height"`   // agreed on last
+	Durable  uint64         `json:"durable"`  // the height that the newest slot in the ledger ends with
+	// Leader of the height before, agreed on in Round: 0 is the first leader's. Zero until
+	// this process has seen two heights.
+	Leader    common.Address   `json:"leader"`
+	Round     uint64           `json:"round"`
+	Heights   uint64           `json:"heights"` // that are in the tallies
 	Running   bool             `json:"running"`
 	Syncing   bool             `json:"syncing"` // fetches what was agreed on, does not vote
 	Peers     []PeerStatus     `json:"peers"`
@@ -447,6 +453,7 @@ type OperatorStatus struct {
 	Missed    uint64 `json:"missed"`    // turns in a row
 	Shortened bool   `json:"shortened"` // its turns are, until it has voted for a while
 	Connected bool   `json:"connected"` // a node of it is, or it is this one
+	Tally     Tally  `json:"tally"`
 }
 
 // Status of the rotation.
@@ -458,9 +465,16 @@ func (r *Rotation) Status() Status {
 		o, _ := s.set.Operator(st.Operator)
 		st.Power = o.Power
 	}
+	heights, leader, round := r.app.tallies.counted()
+	st.Heights, st.Round = heights, uint64(round)
+	if heights > 0 {
+		st.Leader = s.operator(leader)
+	}
 	for _, o := range s.set.Operators() {
-		t := s.turns[voterOf(o.ConsensusKey)]
-		st.Operators = append(st.Operators, OperatorStatus{o, t.Missed, t.Short, o.Address == st.Operator || r.app.present.connected(o.Address)})
+		v := voterOf(o.ConsensusKey)
+		t := s.turns[v]
+		connected := o.Address == st.Operator || r.app.present.connected(o.Address)
+		st.Operators = append(st.Operators, OperatorStatus{o, t.Missed, t.Short, connected, r.app.tallies.get(v)})
 	}
 	if n := r.node.Load(); n != nil && r.turnCtx.Err() == nil {
 		st.Running = true

@@ -319,6 +319,57 @@ func TestKeys(t *testing.T) {
 	require.NotEqual(t, a.ConsensusKey, other.ConsensusKey)
 }
 
+// Keys under a password open with it alone, and vote as plain ones do.
+func TestProtectedKeys(t *testing.T) {
+	dir := t.TempDir()
+	p := Protection{"correct horse", keyfile.Light}
+	a, err := CreateKeys(dir, p)
+	require.NoError(t, err)
+	require.True(t, a.Protected)
+	_, err = CreateKeys(dir, p)
+	require.ErrorIs(t, err, os.ErrExist)
+	require.NoError(t, CheckUnused(dir))
+	require.NoError(t, CheckKeys(dir, "correct horse"))
+	require.ErrorIs(t, CheckKeys(dir, "wrong"), keyfile.ErrWrongPassword)
+	require.ErrorIs(t, CheckKeys(dir, ""), keyfile.ErrProtected)
+	require.ErrorIs(t, CheckKeys(t.TempDir(), ""), os.ErrNotExist)
+	_, vote, err := loadKeys(dir, p)
+	require.NoError(t, err)
+	require.Equal(t, a.ConsensusKey[:], vote.Key.PubKey.Bytes())
+	v := &cmtproto.Vote{Type: cmtproto.PrevoteType, Height: 1}
+	require.NoError(t, vote.SignVote("test", v))
+	require.ErrorIs(t, CheckUnused(dir), ErrUsed)
+	data, err := os.ReadFile(VoteKeyPath(dir))
+	require.NoError(t, err)
+	require.NotContains(t, string(data), "priv_key", "also after it has voted")
+
+	require.NoError(t, ProtectKeys(dir, "correct horse", Protection{}))
+	again, err := InitKeys(dir)
+	require.NoError(t, err)
+	require.False(t, again.Protected)
+	require.Equal(t, a.ConsensusKey, again.ConsensusKey)
+	_, vote, err = loadKeys(dir, Protection{})
+	require.NoError(t, err)
+	require.EqualValues(t, 1, vote.LastSignState.Height, "what was voted stays")
+
+	other := t.TempDir()
+	data, err = os.ReadFile(VoteKeyPath(dir))
+	require.NoError(t, err)
+	state, err := os.ReadFile(filepath.Join(dir, voteStateFile))
+	require.NoError(t, err)
+	_, err = ImportKeys(other, data, []byte("nonsense"), "", p)
+	require.ErrorContains(t, err, "the state of its votes")
+	_, err = ImportKeys(other, []byte("{}"), state, "", p)
+	require.ErrorContains(t, err, "the consensus key")
+	imported, err := ImportKeys(other, data, state, "", p)
+	require.NoError(t, err)
+	require.True(t, imported.Protected)
+	require.Equal(t, a.ConsensusKey, imported.ConsensusKey)
+	_, vote, err = loadKeys(other, p)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, vote.LastSignState.Height)
+}
+
 // CometBFT's log comes a level lower, and the end of its consensus is noticed.
 func TestLogger(t *testing.T) {
 	var out strings.Builder

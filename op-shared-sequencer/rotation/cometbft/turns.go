@@ -25,19 +25,26 @@ const maxSignsFactor = 64
 // maxRounds is how many rounds of a height are looked at for missed turns.
 const maxRounds = 64
 
-// settleTurns takes the votes for the block of the state before into account. They are
-// agreed on only with the block behind it.
-func (s *state) settleTurns(before *state, commit abci.CommitInfo, rules Timeouts) {
-	missed := map[voter]bool{}
-	var power int64
-	vals := before.last.Copy()
+// missedTurns are those who had their turn at the state's height and did not deliver, with
+// their power.
+func missedTurns(at *state, commit abci.CommitInfo) (missed map[voter]bool, power int64) {
+	missed = map[voter]bool{}
+	vals := at.last.Copy()
 	for round := int32(0); round < min(commit.Round, maxRounds); round++ {
-		if v := vals.GetProposer(); voter(v.Address) != before.creator && !missed[voter(v.Address)] {
+		if v := vals.GetProposer(); voter(v.Address) != at.creator && !missed[voter(v.Address)] {
 			missed[voter(v.Address)] = true
 			power += v.VotingPower
 		}
 		vals.IncrementProposerPriority(1)
 	}
+	return missed, power
+}
+
+// settleTurns takes the votes for the block of the state before into account. They are
+// agreed on only with the block behind it.
+func (s *state) settleTurns(before *state, commit abci.CommitInfo, rules Timeouts) {
+	missed, power := missedTurns(before, commit)
+	vals := before.last
 	// When more missed their turns than may be faulty, the height says nothing about anybody:
 	// there was nothing to propose, or no quorum.
 	all := power > vals.TotalVotingPower()/3

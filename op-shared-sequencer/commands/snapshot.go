@@ -1,4 +1,4 @@
-package main
+package commands
 
 import (
 	"context"
@@ -19,7 +19,7 @@ var (
 	snapshotFromFlag = &cli.PathFlag{Name: "data-dir", Usage: "--shared-sequencer.data-dir of an operator that is stopped."}
 	snapshotOutFlag  = &cli.PathFlag{Name: "out", Usage: "File to write."}
 	snapshotInFlag   = &cli.PathFlag{Name: "in", Usage: "Snapshot of another operator.", TakesFile: true}
-	snapshotToFlag   = &cli.PathFlag{Name: "data-dir", Usage: "The new operator's --shared-sequencer.data-dir. It may hold what `operators keys` makes, and nothing else."}
+	snapshotToFlag   = &cli.PathFlag{Name: "data-dir", Usage: "The new operator's --shared-sequencer.data-dir. It may hold what `keys make` makes, and nothing else."}
 	maxBytesFlag     = &cli.Int64Flag{Name: "max-bytes", Usage: "Refuse to unpack more.", Value: snapshot.DefaultLimits.Bytes}
 )
 
@@ -27,17 +27,11 @@ var (
 func snapshotCommand() *cli.Command {
 	return &cli.Command{
 		Name: "snapshot", Usage: "pack what was agreed on for a new operator: blocks and states of the agreement, ledger and messages, never keys",
-		Action: func(c *cli.Context) error {
-			if c.NArg() > 0 {
-				return fmt.Errorf("%q is not a command of snapshot: expected create or restore", c.Args().First())
-			}
-			return errors.New("no command: expected create or restore")
-		},
 		Subcommands: []*cli.Command{
 			{Name: "create", Usage: "write a snapshot of an operator that is stopped",
-				Flags: []cli.Flag{snapshotFromFlag, snapshotOutFlag}, Action: createSnapshot},
+				Flags: flagSet(snapshotFromFlag, snapshotOutFlag), Action: createSnapshot},
 			{Name: "restore", Usage: "begin a new operator with a snapshot",
-				Flags: []cli.Flag{snapshotInFlag, snapshotToFlag, maxBytesFlag}, Action: restoreSnapshot},
+				Flags: flagSet(snapshotInFlag, snapshotToFlag, maxBytesFlag), Action: restoreSnapshot},
 		},
 	}
 }
@@ -49,7 +43,7 @@ func paths(c *cli.Context, flags ...*cli.PathFlag) error {
 	}
 	for _, f := range flags {
 		if c.Path(f.Name) == "" {
-			return fmt.Errorf("--%s: missing: expected a path", f.Name)
+			return usage("--%s: missing: expected a path", f.Name)
 		}
 	}
 	return nil

@@ -1,4 +1,4 @@
-package main
+package commands
 
 import (
 	"os"
@@ -16,7 +16,7 @@ func TestSnapshotMistakes(t *testing.T) {
 	require.NoError(t, os.WriteFile(there, []byte("no snapshot"), 0o600))
 	for args, want := range map[string]string{
 		"":                                   "no command",
-		"sideways":                           `"sideways" is not a command of snapshot`,
+		"sideways":                           `"sideways" is not a command`,
 		"create":                             "--data-dir: missing",
 		"create --data-dir a":                "--out: missing",
 		"create now":                         `"now" is not a flag`,
@@ -31,9 +31,9 @@ func TestSnapshotMistakes(t *testing.T) {
 		"restore --max-bytes x":                            "invalid value",
 	} {
 		t.Run(args, func(t *testing.T) {
-			_, err := command(t, append([]string{"snapshot"}, strings.Fields(args)...)...)
-			require.ErrorContains(t, err, want)
-			require.NotContains(t, oneLine(err), "\n")
+			r := run(t, append([]string{"snapshot"}, strings.Fields(args)...)...)
+			require.NotZero(t, r.code)
+			require.Contains(t, r.err, want)
 		})
 	}
 	entries, err := os.ReadDir(dir)
