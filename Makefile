@@ -28,15 +28,17 @@ contracts: ## compile upstream's contracts and ours to build/contracts
 	@GOWORK=off $(GO) run ./packages/contracts-bedrock/cmd/build -out build/contracts
 
 .PHONY: build
-build: bin/op-node bin/op-geth bin/devnet ## build bin/op-node, bin/op-geth and bin/devnet
+build: bin/op-node bin/op-geth bin/devnet bin/op-shared-sequencer ## build bin/op-node, bin/op-geth, bin/devnet and bin/op-shared-sequencer
 
-.PHONY: bin/op-node bin/op-geth bin/devnet
+.PHONY: bin/op-node bin/op-geth bin/devnet bin/op-shared-sequencer
 bin/op-node: upstream
 	$(GO) build -ldflags "-X main.GitCommit=$(GIT_COMMIT)" -o $@ ./op-node/cmd
 bin/op-geth: upstream
 	cd $(GETH_TREE) && GOWORK=off $(GO) build -o $(CURDIR)/$@ ./cmd/geth
 bin/devnet: upstream
 	$(GO) build -o $@ ./op-e2e/cmd/devnet
+bin/op-shared-sequencer: upstream
+	$(GO) build -ldflags "-X main.GitCommit=$(GIT_COMMIT)" -o $@ ./op-shared-sequencer/cmd
 
 # How many operators agree on the slots of a devnet; 1 sequences alone.
 OPERATORS ?= 1

@@ -45,6 +45,7 @@ func TestOperators(t *testing.T) {
 	defer load.Stop()
 
 	t.Run("agree", func(t *testing.T) { agree(s.in(t)) })
+	t.Run("command line", func(t *testing.T) { commandLine(s.in(t)) })
 	t.Run("lying leader", func(t *testing.T) { lyingLeader(s.in(t), lies) })
 	t.Run("one goes and comes back", func(t *testing.T) { goesAndComes(s.in(t)) })
 	t.Run("one is cut off", func(t *testing.T) { cutOff(s.in(t), net) })

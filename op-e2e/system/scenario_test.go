@@ -15,6 +15,7 @@
 //	SIGKILL at any moment loses nothing that was announced        TestKill
 //	an engine's restart does not stop the slots                   TestEngineRestart
 //	operators agree; a lying, stopped or cut-off one costs no slot TestOperators
+//	op-shared-sequencer shows, sends and drills                   TestOperators/command_line
 //	an operator joins, from genesis or from a snapshot            TestJoin
 //	executing messages through pools, chains of 1 s and of 2 s    TestInterop
 //

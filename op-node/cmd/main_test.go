@@ -22,6 +22,7 @@ import (
 	"github.com/ethereum-optimism/optimism/op-service/eth"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/config"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/keyfile"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/operators"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/relay"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
@@ -165,6 +166,24 @@ func TestAgreementFlags(t *testing.T) {
 	require.Equal(t, config.Agreement{
 		Operators: genesis, OperatorKey: key, Listen: ":0", Peers: []string{a, b}, TimeoutPropose: time.Second, TimeoutVote: 2 * time.Second,
 	}, c.SharedSequencer.Agreement)
+
+	// The same key under a password.
+	sealed, err := keyfile.Encode(key, "correct horse", keyfile.Light)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(keyFile, sealed, 0o600))
+	password := filepath.Join(t.TempDir(), "password")
+	require.NoError(t, os.WriteFile(password, []byte("correct horse\n"), 0o600))
+	protected := mainnets(t, "--shared-sequencer.enabled", "--shared-sequencer.rotation=cometbft",
+		"--shared-sequencer.operators="+file, "--shared-sequencer.operator-key-file="+keyFile)
+	c, _, err = parse(t, append(protected, "--shared-sequencer.operator-password-file="+password)...)
+	require.NoError(t, err)
+	require.True(t, key.Equal(c.SharedSequencer.Agreement.OperatorKey))
+	require.True(t, c.SharedSequencer.Agreement.Password == "correct horse")
+	_, _, err = parse(t, protected...)
+	require.ErrorContains(t, err, "protected by a password, and none was given: expected --shared-sequencer.operator-password-file")
+	require.NoError(t, os.WriteFile(password, []byte("wrong"), 0o600))
+	_, _, err = parse(t, append(protected, "--shared-sequencer.operator-password-file="+password)...)
+	require.ErrorContains(t, err, "--shared-sequencer.operator-key-file: "+keyFile+": wrong password")
 
 	c, _, err = parse(t, mainnets(t, "--shared-sequencer.enabled", "--shared-sequencer.rotation=cometbft", "--shared-sequencer.operators="+file)...)
 	require.NoError(t, err)

@@ -18,6 +18,7 @@ import (
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/config"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine/enginetest"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/keyfile"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/operators"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rotation"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rotation/cometbft"
@@ -177,7 +178,7 @@ func TestOperator(t *testing.T) {
 	ss := &cfg.SharedSequencer
 	key, err := crypto.ToECDSA(crypto.Keccak256([]byte("operator")))
 	require.NoError(t, err)
-	keys, err := cometbft.InitKeys(config.ConsensusDir(ss.DataDir))
+	keys, err := cometbft.CreateKeys(config.ConsensusDir(ss.DataDir), cometbft.Protection{Password: "correct horse", Cost: keyfile.Light})
 	require.NoError(t, err)
 	self := crypto.PubkeyToAddress(key.PublicKey)
 	genesis := &operators.Genesis{
@@ -188,6 +189,13 @@ func TestOperator(t *testing.T) {
 	ss.Agreement.Operators, ss.Agreement.OperatorKey, ss.Agreement.Listen = genesis, key, "127.0.0.1:0"
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	for password, want := range map[keyfile.Password]error{"": keyfile.ErrProtected, "wrong": keyfile.ErrWrongPassword} {
+		ss.Agreement.Password = password
+		s, err := New(log.NewLogger(log.DiscardHandler()), cfg, Options{Engines: engines})
+		require.NoError(t, err)
+		require.ErrorIs(t, s.Start(ctx), want)
+	}
+	ss.Agreement.Password = "correct horse"
 
 	for range 2 { // it starts again where it was
 		s := running(t, cfg, Options{Engines: engines})
@@ -200,6 +208,9 @@ func TestOperator(t *testing.T) {
 		require.Equal(t, self, st.Agreement.Operator)
 		require.EqualValues(t, 3, st.Agreement.Power)
 		require.Zero(t, st.Agreement.Height, "no L1, no slots")
+		require.Zero(t, st.Agreement.LastLeader)
+		require.Equal(t, []string{}, st.Agreement.Connected)
+		require.Zero(t, st.Bundles)
 
 		turns, err := c.LeaderSchedule(ctx, 2)
 		require.NoError(t, err)

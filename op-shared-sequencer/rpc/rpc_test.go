@@ -302,7 +302,8 @@ func TestWire(t *testing.T) {
 
 	e.status.status = &Status{Slot: 16, Leader: true, Chains: []ChainStatus{{ChainID: 901, Reason: "no L1 origin", LastSlot: 15}}}
 	require.NoError(t, e.raw.CallContext(ctx, &got, "sharedseq_status"))
-	require.JSONEq(t, `{"slot":"0x10","leader":true,"pendingBundles":"0x0","chains":[{"chainId":"0x385","ready":false,"reason":"no L1 origin",
+	require.JSONEq(t, `{"slot":"0x10","leader":true,"pendingBundles":"0x0",
+		"bundles":{"pending":"0x0","pendingBytes":"0x0","executed":"0x0","undone":"0x0","ended":"0x0"},"chains":[{"chainId":"0x385","ready":false,"reason":"no L1 origin",
 		"head":{"hash":"0x0000000000000000000000000000000000000000000000000000000000000000","number":"0x0","timestamp":"0x0"},"lastSlot":"0xf"}]}`, string(got))
 }
 

@@ -51,6 +51,15 @@ func TestProgress(t *testing.T) {
 		require.True(t, st.Running)
 		require.False(t, st.Syncing)
 		require.EqualValues(t, 10, st.Power)
+		require.NotZero(t, st.Leader)
+		led, voted := uint64(0), uint64(0)
+		for _, op := range st.Operators {
+			led, voted = led+op.Tally.Led, voted+op.Tally.Voted
+		}
+		require.Greater(t, st.Heights, uint64(20))
+		// A height may be counted between the two.
+		require.InDelta(t, st.Heights, led, 1)
+		require.Greater(t, voted, 2*st.Heights)
 	}
 }
 

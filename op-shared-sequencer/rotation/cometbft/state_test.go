@@ -3,6 +3,8 @@ package cometbft
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/keyfile"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/operators"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
@@ -38,6 +41,7 @@ type history struct {
 	rules Timeouts
 	round int32          // that the newest block was agreed on in
 	down  map[voter]bool // who does not vote or lead
+	seen  tallies
 }
 
 func newHistory(t require.TestingT, n int) *history {
@@ -59,6 +63,9 @@ func (h *history) next() voter {
 		}
 	}
 	commit := abci.CommitInfo{Round: h.round, Votes: votes}
+	if h.state.height > 0 {
+		h.seen.count(h.state, commit)
+	}
 	vals := h.state.now.Copy()
 	h.round = 0
 	for h.down[proposer(vals)] || h.round == 0 && h.state.turns[proposer(vals)].Short {
@@ -115,6 +122,38 @@ func TestTurns(t *testing.T) {
 	h.until(8, func() bool { return h.state.creator == gone })
 	h.next()
 	require.Zero(t, h.state.turns[gone])
+}
+
+// What operators did is counted a height later, when the votes are there.
+func TestTallies(t *testing.T) {
+	h := newHistory(t, 4)
+	for range 11 {
+		h.next()
+	}
+	gone := proposer(h.state.next)
+	h.down[gone] = true
+	at := h.state.height
+	var led uint64
+	for range 12 {
+		h.next()
+	}
+	heights, leader, _ := h.seen.counted()
+	require.Equal(t, h.state.height-1, heights, "the newest height's votes are not there yet")
+	require.NotEqual(t, gone, leader)
+	for _, v := range h.state.now.Validators {
+		n := h.seen.get(voter(v.Address))
+		led += n.Led
+		if voter(v.Address) != gone {
+			require.Equal(t, Tally{Led: n.Led, Voted: heights, Last: heights}, n)
+			continue
+		}
+		// Its votes for the height at which it stopped did not come either.
+		require.Equal(t, at-1, n.Voted)
+		require.Equal(t, at-1, n.Last)
+		require.InDelta(t, 3, n.Passed, 1)
+	}
+	require.Equal(t, heights, led, "each height has one leader")
+	require.Zero(t, h.seen.get(voter{}))
 }
 
 // One that votes now and then does not have its turns back.
