@@ -32,6 +32,7 @@ const (
 	ExitExpired     = 5 // bundle: it expired
 	ExitUndone      = 6 // bundle: it was executed, and its blocks were replaced
 	ExitPending     = 7 // bundle: it has not ended
+	ExitCancelled   = 8 // bundle: it was taken back, or replaced by another
 )
 
 const exitCodes = `0  all is well
@@ -41,7 +42,8 @@ const exitCodes = `0  all is well
 4  degraded: status and drill found something that is not as it should be
 5  a bundle expired
 6  a bundle was executed, and its blocks were replaced
-7  a bundle has not ended`
+7  a bundle has not ended
+8  a bundle was cancelled, or replaced by another`
 
 // Env is where the command runs.
 type Env struct {

@@ -19,7 +19,7 @@ import (
 const maxBundleFile = 8 << 20
 
 var (
-	waitFlag     = &cli.BoolFlag{Name: "wait", Usage: "Wait until it is executed, or has failed, expired or been undone. The exit code says which.", EnvVars: envVars("wait")}
+	waitFlag     = &cli.BoolFlag{Name: "wait", Usage: "Wait until it is executed, or has ended otherwise. The exit code says which.", EnvVars: envVars("wait")}
 	safeFlag     = &cli.BoolFlag{Name: "safe", Usage: "With --wait: wait until it is safe, derived from L1 and verified on all its chains.", EnvVars: envVars("safe")}
 	waitTimeFlag = &cli.DurationFlag{Name: "wait-timeout", Usage: "How long --wait waits.", Value: 2 * time.Minute, EnvVars: envVars("wait-timeout")}
 )
@@ -29,12 +29,12 @@ func bundleCommand(env Env) *cli.Command {
 		Name: "bundle", Usage: "send, simulate and look up bundles",
 		Subcommands: []*cli.Command{
 			{Name: "send", Usage: "send a bundle: JSON of the shape that sharedseq_sendBundle takes, from a file or from standard input", ArgsUsage: "[<file>|-]",
-				Description: "Exit code 0 if it was taken, or with --wait executed; 1 if it was refused or failed, 5 if it expired, 6 if it was undone, 7 if it has not ended after --wait-timeout.",
+				Description: "Exit code 0 if it was taken, or with --wait executed; 1 if it was refused or failed, 5 if it expired, 6 if it was undone, 7 if it has not ended after --wait-timeout, 8 if it was cancelled or replaced.",
 				Flags:       flagSet(rpcFlag, timeoutFlag, jsonFlag, waitFlag, safeFlag, waitTimeFlag), Action: func(c *cli.Context) error { return sendBundle(c, env) }},
 			{Name: "simulate", Usage: "run a bundle on the present blocks and leave no trace", ArgsUsage: "[<file>|-]",
 				Flags: flagSet(rpcFlag, timeoutFlag, jsonFlag), Action: func(c *cli.Context) error { return simulateBundle(c, env) }},
 			{Name: "status", Usage: "what became of a bundle", ArgsUsage: "<bundle hash>",
-				Description: "Exit code 0 if it is executed or safe, 1 if it failed or is not known, 5 if it expired, 6 if it was undone, 7 if it is pending.",
+				Description: "Exit code 0 if it is executed or safe, 1 if it failed or is not known, 5 if it expired, 6 if it was undone, 7 if it is pending, 8 if it was cancelled or replaced.",
 				Flags:       flagSet(rpcFlag, timeoutFlag, jsonFlag), Action: func(c *cli.Context) error { return bundleStatus(c, env) }},
 		},
 	}
@@ -158,6 +158,8 @@ func fate(s bundlepool.State) int {
 		return ExitUndone
 	case bundlepool.Pending:
 		return ExitPending
+	case bundlepool.Cancelled, bundlepool.Replaced:
+		return ExitCancelled
 	default:
 		return ExitFailed
 	}

@@ -64,6 +64,8 @@ type pool struct{ *operator }
 func (p pool) Slot() sequence.Slot                               { return slot }
 func (p pool) Check(*sequence.Bundle) (*bundlepool.Entry, error) { return nil, nil }
 func (p pool) Add(b *sequence.Bundle) (common.Hash, error)       { p.sent = b; return b.Hash(), nil }
+func (p pool) Cancel(common.Hash, []byte) error                  { return nil }
+func (p pool) Get(common.Hash) (*bundlepool.Entry, bool)         { return nil, false }
 func (p pool) Status(hash common.Hash) (bundlepool.Status, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -282,6 +284,7 @@ func TestBundle(t *testing.T) {
 
 	for state, code := range map[bundlepool.State]int{
 		bundlepool.Executed: ExitOK, bundlepool.Safe: ExitOK, bundlepool.Failed: ExitFailed, bundlepool.Expired: ExitExpired, bundlepool.Undone: ExitUndone,
+		bundlepool.Cancelled: ExitCancelled, bundlepool.Replaced: ExitCancelled,
 	} {
 		o.mu.Lock()
 		o.fate = bundlepool.Status{State: state}
