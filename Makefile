@@ -52,7 +52,7 @@ demo: contracts bin/devnet ## show atomic bundles over two rollups, up to safe b
 	bin/devnet demo --operators $(OPERATORS) $(ARGS)
 
 .PHONY: test
-test: test-upstream test-unit fuzz-smoke sim test-op-geth test-system test-statuspage ## run all tests
+test: test-upstream test-unit fuzz-smoke sim test-op-geth test-sdk test-system test-statuspage ## run all tests
 
 .PHONY: test-upstream
 test-upstream: upstream
@@ -67,6 +67,10 @@ test-unit: upstream contracts ## unit tests, ours with the race detector
 .PHONY: test-op-geth
 test-op-geth: upstream ## our tests of the patched op-geth
 	cd $(GETH_TREE) && GOWORK=off $(GO) test -race -run '^(TestSession|TestSavepoint|TestInsertSealed|TestKarst|TestReaddedLayer|FuzzSavepoint)' ./core/state ./core/vm ./eth/catalyst ./triedb/pathdb ./eth/downloader
+
+.PHONY: test-sdk
+test-sdk: contracts bin/devnet ## tests of the TypeScript SDK, with a real devnet
+	@ops/scripts/sdk.sh
 
 .PHONY: test-system
 test-system: upstream contracts ## system tests: real L1, engines, contracts and op-supernode verification
@@ -123,5 +127,5 @@ lint: upstream ## golangci-lint with .golangci.yaml, and gofmt
 	@ops/scripts/lint.sh
 
 .PHONY: clean
-clean: ## remove bin/ and build/
-	rm -rf bin build
+clean: ## remove what was built
+	rm -rf bin build packages/sdk/{node_modules,dist,dist-test}

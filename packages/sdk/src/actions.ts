@@ -29,7 +29,8 @@ export type SendBundleReturnType = {
 
 /**
  * Sends a bundle, to be executed on all its chains in one slot, in order, or on none. Sending
- * the same bundle again changes nothing.
+ * the same bundle with the same `expirySlot` again changes nothing; without one, the node works
+ * it out when the bundle arrives, and a later slot makes it another bundle.
  *
  * Errors: `InvalidBundleError`, `BundleExpiryError`, `BundlePoolFullError`, `SenderLimitError`.
  */
