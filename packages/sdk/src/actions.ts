@@ -29,13 +29,15 @@ export type SendBundleReturnType = {
 
 /**
  * Sends a bundle, to be executed on all its chains in one slot, in order, or on none. Sending
- * the same bundle with the same `expirySlot` again changes nothing; without one, the node works
- * it out when the bundle arrives, and a later slot makes it another bundle.
+ * the same bundle with the same `expirySlot` again changes nothing. Without one the node works
+ * it out when the bundle arrives, and a later slot makes it another bundle, with another hash:
+ * so such a bundle is sent once, whatever the transport's `retryCount`.
  *
  * Errors: `InvalidBundleError`, `BundleExpiryError`, `BundlePoolFullError`, `SenderLimitError`.
  */
 export async function sendBundle(client: Client, bundle: Bundle): Promise<SendBundleReturnType> {
-  const { bundleHash, expirySlot } = await request(client, 'sharedseq_sendBundle', [toRpcBundle(bundle)])
+  const once = bundle.expirySlot === undefined ? { retryCount: 0 } : {}
+  const { bundleHash, expirySlot } = await request(client, 'sharedseq_sendBundle', [toRpcBundle(bundle)], once)
   return { bundleHash, expirySlot: BigInt(expirySlot) }
 }
 
@@ -160,7 +162,10 @@ export type GetLeaderScheduleParameters = {
  * Asks who proposes the next subblocks, the one that is agreed on now first. Later turns
  * change when operators come, go, or do not deliver.
  */
-export async function getLeaderSchedule(client: Client, { turns = 8 }: GetLeaderScheduleParameters = {}): Promise<Turn[]> {
+export async function getLeaderSchedule(
+  client: Client,
+  { turns = 8 }: GetLeaderScheduleParameters = {},
+): Promise<Turn[]> {
   if (!Number.isInteger(turns) || turns < 1 || turns > 256)
     throw new BundleFormError(`${turns} turns: expected 1 to 256.`)
   return (await request(client, 'sharedseq_leaderSchedule', [numberToHex(turns)])).map(fromRpcTurn)

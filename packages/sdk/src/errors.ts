@@ -201,9 +201,8 @@ export class WaitForBundleTimeoutError extends BaseError {
   /** What was known of it last. */
   readonly status: BundleStatus | undefined
   constructor(bundleHash: Hash, timeout: number, status: BundleStatus | undefined) {
-    super(
-      `Bundle ${bundleHash} did not end within ${timeout} ms.${status ? ` It is ${status.state}${because(status.failure)}.` : ''}`,
-    )
+    const state = status ? ` It is ${status.state}${because(status.failure)}.` : ''
+    super(`Bundle ${bundleHash} did not end within ${timeout} ms.${state}`)
     this.status = status
   }
 }

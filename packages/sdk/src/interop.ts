@@ -90,9 +90,8 @@ export function messageAccessList(messages: MessageReference | readonly MessageR
   const list = 'identifier' in messages ? [messages] : messages
   const storageKeys = list.flatMap((message) => {
     const { blockNumber, timestamp, logIndex, chainId } = message.identifier
-    const keys: Hex[] = [
-      concat([lookupEntry, '0x000000', bytes(lowChainId(chainId), 8), bytes(blockNumber, 8), bytes(timestamp, 8), bytes(logIndex, 4)]),
-    ]
+    const place = [bytes(lowChainId(chainId), 8), bytes(blockNumber, 8), bytes(timestamp, 8), bytes(logIndex, 4)]
+    const keys: Hex[] = [concat([lookupEntry, bytes(0, 3), ...place])]
     const high = BigInt(chainId) >> 64n
     if (high > 0n) keys.push(concat([chainIdEntry, bytes(0, 7), bytes(high, 24)]))
     return [...keys, messageChecksum(message)]

@@ -152,14 +152,15 @@ export type SharedSequencerRpcSchema = [
 type Method = SharedSequencerRpcSchema[number]['Method']
 type Entry<method extends Method> = Extract<SharedSequencerRpcSchema[number], { Method: method }>
 
-/** Calls a method; what it fails with has the class of its code. */
+/** Calls a method; what it fails with has the class of its code. Options override the transport's. */
 export async function request<method extends Method>(
   client: Client,
   method: method,
   params: Entry<method>['Parameters'],
+  options?: { retryCount?: number },
 ): Promise<Entry<method>['ReturnType']> {
   try {
-    return (await client.request({ method, params } as never)) as Entry<method>['ReturnType']
+    return (await client.request({ method, params } as never, options)) as Entry<method>['ReturnType']
   } catch (error) {
     throw toSharedSequencerError(error, method)
   }

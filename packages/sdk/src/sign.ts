@@ -189,10 +189,9 @@ async function prepare(
       let fees = feesOf.get(chainId)
       if (!fees) feesOf.set(chainId, (fees = await currentFees(client(chainId))))
       // A cap that is given also bounds the priority fee that is not.
-      if (maxPriorityFeePerGas === undefined)
-        maxPriorityFeePerGas =
-          maxFeePerGas !== undefined && maxFeePerGas < fees.maxPriorityFeePerGas ? maxFeePerGas : fees.maxPriorityFeePerGas
-      maxFeePerGas ??= fees.maxFeePerGas - fees.maxPriorityFeePerGas + maxPriorityFeePerGas
+      const suggested = fees.maxPriorityFeePerGas
+      maxPriorityFeePerGas ??= maxFeePerGas !== undefined && maxFeePerGas < suggested ? maxFeePerGas : suggested
+      maxFeePerGas ??= fees.maxFeePerGas - suggested + maxPriorityFeePerGas
     }
     out.push({ item, nonce, maxFeePerGas, maxPriorityFeePerGas })
   }

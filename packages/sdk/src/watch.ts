@@ -39,7 +39,9 @@ export type WatchSubblocksParameters = WatchParameters & { onSubblock: (subblock
  */
 export function watchSubblocks(client: Client, parameters: WatchSubblocksParameters): Unwatch {
   const { onSubblock } = parameters
-  return subscribe(client, 'watchSubblocks', ['subblocks'], parameters, (s: RpcSubblock) => onSubblock(fromRpcSubblock(s)))
+  return subscribe(client, 'watchSubblocks', ['subblocks'], parameters, (s: RpcSubblock) =>
+    onSubblock(fromRpcSubblock(s)),
+  )
 }
 
 export type WatchReceiptsParameters = WatchParameters & {
@@ -56,9 +58,11 @@ export type WatchReceiptsParameters = WatchParameters & {
 export function watchReceipts(client: Client, parameters: WatchReceiptsParameters): Unwatch {
   const { chainId, transactionHashes, onReceipt } = parameters
   const filter = { chainId: numberToHex(chainId), ...(transactionHashes ? { transactionHashes } : {}) }
-  return subscribe(client, 'watchReceipts', ['receipts', filter], parameters, (r: RpcTransactionReceipt | RpcTransactionReceipt[]) => {
+  // One at a time, or as many as a subblock has.
+  const onData = (r: RpcTransactionReceipt | RpcTransactionReceipt[]) => {
     for (const one of Array.isArray(r) ? r : [r]) onReceipt(formatTransactionReceipt(one))
-  })
+  }
+  return subscribe(client, 'watchReceipts', ['receipts', filter], parameters, onData)
 }
 
 export type WatchBundlesParameters = WatchParameters & {

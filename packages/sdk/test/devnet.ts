@@ -21,7 +21,8 @@ export async function startDevnet(): Promise<Devnet> {
   for (const [path, target] of [[binary, 'bin/devnet'], [join(repository, 'build', 'contracts'), 'contracts']] as const)
     if (!existsSync(path)) throw new Error(`${path} is missing: run "make ${target}" first`)
   const dir = mkdtempSync(join(tmpdir(), 'sdk-devnet-'))
-  const child = spawn(binary, ['up', '--free-ports', '--datadir', dir], { cwd: repository, stdio: ['ignore', 'ignore', 'pipe'] })
+  // It ends by itself if this process is killed.
+  const child = spawn(binary, ['up', '--free-ports', '--for', '30m', '--datadir', dir], { cwd: repository, stdio: ['ignore', 'ignore', 'pipe'] })
   let stderr = ''
   child.stderr.on('data', (data) => {
     stderr += data

@@ -2,9 +2,11 @@ import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import {
   BundleExpiryError,
+  bundle,
   bundleFaults,
   changeFaults,
   errorClasses,
+  InternalNodeError,
   InvalidBundleError,
   publicActionsSharedSequencer,
   SharedSequencerRpcError,
@@ -19,11 +21,13 @@ const known = testdata('errors.json')
 describe('errors', () => {
   let server: Server
   let answer: RpcError
+  const refuse = () => {
+    throw new Refused(answer)
+  }
   before(async () => {
     server = await serve({
-      sharedseq_bundleStatus: () => {
-        throw new Refused(answer)
-      },
+      sharedseq_bundleStatus: refuse,
+      sharedseq_sendBundle: refuse,
     })
   })
   after(() => server.close())
@@ -76,6 +80,16 @@ describe('errors', () => {
     }, { retryCount: 0 })
     const c = createClient({ transport }).extend(publicActionsSharedSequencer())
     await assert.rejects(c.getBundleStatus({ bundleHash: hash }), { name: 'UnknownBundleError', shortMessage: 'no such bundle' })
+  })
+
+  test('a bundle is sent again after a fault only if that cannot make two of it', async () => {
+    const c = createClient({ transport: http(server.http, { retryCount: 2, retryDelay: 1 }) }).extend(publicActionsSharedSequencer())
+    answer = { code: -32603, message: 'a fault' }
+    for (const [sent, times] of [[bundle().transaction(901, '0x02'), 1], [bundle().transaction(901, '0x02').until(9n), 3]] as const) {
+      server.calls.length = 0
+      await assert.rejects(c.sendBundle(sent), InternalNodeError)
+      assert.equal(server.calls.length, times)
+    }
   })
 
   test('others stay what they are', async () => {
