@@ -25,6 +25,8 @@ import (
 	"github.com/ethereum-optimism/optimism/op-core/predeploys"
 	"github.com/ethereum-optimism/optimism/op-service/eth"
 	"github.com/ethereum-optimism/optimism/op-service/txintent"
+
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
 )
 
 var update = flag.Bool("update", false, "write the files in test/testdata anew")
@@ -117,7 +119,7 @@ func TestCancelVector(t *testing.T) {
 	key, err := crypto.HexToECDSA(devKey)
 	require.NoError(t, err)
 	hash := crypto.Keccak256Hash([]byte("a bundle"))
-	text := "Cancel bundle " + hash.Hex()
+	text := bundlepool.CancelText(hash)
 	sig, err := crypto.Sign(accounts.TextHash([]byte(text)), key)
 	require.NoError(t, err)
 	sig[64] += 27 // as wallets give it

@@ -33,7 +33,8 @@ export type SendBundleReturnType = {
  * it out when the bundle arrives, and a later slot makes it another bundle, with another hash:
  * so such a bundle is sent once, whatever the transport's `retryCount`.
  *
- * Errors: `InvalidBundleError`, `BundleExpiryError`, `BundlePoolFullError`, `SenderLimitError`.
+ * Errors: `InvalidBundleError`, `BundleExpiryError`, `BundlePoolFullError`, `SenderLimitError`,
+ * `BundleUnderpricedError`, `BundleCancelledError`.
  */
 export async function sendBundle(client: Client, bundle: Bundle): Promise<SendBundleReturnType> {
   const once = bundle.expirySlot === undefined ? { retryCount: 0 } : {}
@@ -70,9 +71,10 @@ export type CancelBundleParameters = { bundleHash: Hash } & (
 )
 
 /**
- * Cancels a pending bundle. The status returned says whether it was in time.
+ * Cancels a pending bundle. Operators that lead before they hear of it may still execute it:
+ * the status tells.
  *
- * Errors: `UnknownBundleError`, `InvalidRequestError`.
+ * Errors: `UnknownBundleError`, `NotBundleSenderError`, `BundleNotPendingError`.
  */
 export async function cancelBundle(client: Client, parameters: CancelBundleParameters): Promise<BundleStatus> {
   const { bundleHash, account } = parameters

@@ -18,6 +18,7 @@ export const bundleFaults = [
   'gas',
   'relay',
   'invalid-transaction',
+  'terms',
 ] as const
 export type BundleFault = (typeof bundleFaults)[number]
 
@@ -143,6 +144,42 @@ export class SequencerUnavailableError extends SharedSequencerRpcError {
   }
 }
 
+/** -38108: the bundle was cancelled or replaced, and is not taken again. */
+export class BundleCancelledError extends SharedSequencerRpcError {
+  static readonly code = -38108
+  override name = 'BundleCancelledError'
+  constructor(args: RpcErrorParameters) {
+    super(BundleCancelledError.code, args)
+  }
+}
+
+/** -38109: another bundle waits under its replacement ID, and it bids too little to take its place. */
+export class BundleUnderpricedError extends SharedSequencerRpcError {
+  static readonly code = -38109
+  override name = 'BundleUnderpricedError'
+  constructor(args: RpcErrorParameters) {
+    super(BundleUnderpricedError.code, args)
+  }
+}
+
+/** -38110: no sender of the bundle signed the cancellation. */
+export class NotBundleSenderError extends SharedSequencerRpcError {
+  static readonly code = -38110
+  override name = 'NotBundleSenderError'
+  constructor(args: RpcErrorParameters) {
+    super(NotBundleSenderError.code, args)
+  }
+}
+
+/** -38111: the bundle does not wait any more. */
+export class BundleNotPendingError extends SharedSequencerRpcError {
+  static readonly code = -38111
+  override name = 'BundleNotPendingError'
+  constructor(args: RpcErrorParameters) {
+    super(BundleNotPendingError.code, args)
+  }
+}
+
 /** -38107: the set does not take this approval of a change. */
 export class InvalidChangeError extends SharedSequencerRpcError {
   static readonly code = -38107
@@ -165,6 +202,10 @@ const classes = [
   UnknownBundleError,
   SimulationBusyError,
   SequencerUnavailableError,
+  BundleCancelledError,
+  BundleUnderpricedError,
+  NotBundleSenderError,
+  BundleNotPendingError,
   InvalidChangeError,
 ] as const
 

@@ -2,12 +2,15 @@ export * from './actions.js'
 export { type BundleBuilder, bundle, type ChainOrId } from './bundle.js'
 export { type PublicActionsSharedSequencer, publicActionsSharedSequencer } from './decorator.js'
 export {
+  BundleCancelledError,
   type BundleFault,
   BundleExpiryError,
   BundleFormError,
   BundleNotExecutedError,
+  BundleNotPendingError,
   BundlePoolFullError,
   BundleSimulationError,
+  BundleUnderpricedError,
   bundleFaults,
   type ChangeFault,
   changeFaults,
@@ -16,6 +19,7 @@ export {
   InvalidBundleError,
   InvalidChangeError,
   InvalidRequestError,
+  NotBundleSenderError,
   SenderLimitError,
   SequencerUnavailableError,
   SharedSequencerRpcError,

@@ -47,7 +47,8 @@ export type RpcBundle = {
   replacementId?: Hash
   conditions?: RpcConditions[]
 }
-export type RpcIdentifier = { origin: Address; blockNumber: Hex; logIndex: Hex; timestamp: Hex; chainId: Hex }
+/** As upstream spells it. */
+export type RpcIdentifier = { origin: Address; blockNumber: Hex; logIndex: Hex; timestamp: Hex; chainID: Hex }
 export type RpcItem = {
   item: Hex
   chainId: Hex
@@ -59,7 +60,14 @@ export type RpcItem = {
   returnData?: Hex
   revertReason?: string
   position?: Hex
-  messages?: { logIndex: Hex; destination?: Hex; identifier: RpcIdentifier; payloadHash: Hash; payload: Hex }[] | null
+  messages?: {
+    identifier: RpcIdentifier
+    payloadHash: Hash
+    payload: Hex
+    checksum: Hash
+    accessList: Hash[]
+    destination?: Hex
+  }[]
 }
 export type RpcFailure = { item?: Hex; chainId?: Hex; txHash?: Hash; reason: string; returnData?: Hex }
 export type RpcBundleStatus = {
@@ -247,7 +255,7 @@ function fromRpcFailure(f: RpcFailure | undefined): BundleFailure | undefined {
 }
 
 function fromRpcIdentifier(id: RpcIdentifier): MessageIdentifier {
-  const chainId = BigInt(id.chainId)
+  const chainId = BigInt(id.chainID)
   return {
     origin: id.origin,
     blockNumber: BigInt(id.blockNumber),
@@ -262,9 +270,8 @@ function fromRpcSimulatedItem(i: RpcItem): SimulatedItem {
     ...fromRpcItem(i),
     logs: (i.logs ?? []).map((l) => formatLog(l)),
     returnData: i.returnData ?? '0x',
-    position: number(i.position),
-    messages: i.messages?.map((m) => ({
-      logIndex: Number(m.logIndex),
+    position: Number(i.position ?? 0),
+    messages: (i.messages ?? []).map((m) => ({
       destination: number(m.destination),
       identifier: fromRpcIdentifier(m.identifier),
       payload: m.payload,

@@ -24,8 +24,9 @@ export type RelayItem = {
 export type BundleItem = TransactionItem | RelayItem
 
 /**
- * What must hold on a chain for the bundle to be executed, as in
- * `eth_sendRawTransactionConditional`. It is checked on the parent of the chain's block.
+ * What must hold on a chain of the bundle when it begins, as in
+ * `eth_sendRawTransactionConditional`. Until it expires the bundle waits for that. Bounds are
+ * inclusive, of the block that the bundle would be in.
  */
 export type BundleConditions = {
   chainId: number
@@ -43,7 +44,10 @@ export type BundleConditions = {
 export type BundleOptions = {
   /** First slot it may be executed in. */
   firstSlot?: bigint | undefined
-  /** A bundle of the same first sender under the same ID is replaced if the bid is at least 10 % higher. */
+  /**
+   * Of the bundles with the same ID and the same first sender one waits at a time; another
+   * takes its place if it bids a tenth more: `BundleUnderpricedError` if not.
+   */
   replacementId?: Hash | undefined
   conditions?: readonly BundleConditions[] | undefined
 } & (
@@ -159,8 +163,6 @@ export type Message = {
 
 /** A message that a simulated transaction would initiate. */
 export type SimulatedMessage = Message & {
-  /** Index of the log in its block, as in the identifier. */
-  logIndex: number
   /** Of an L2ToL2 message: the chain it is sent to. */
   destination?: number | undefined
 }
@@ -170,10 +172,13 @@ export type SimulatedItem = ExecutedItem & {
   logs: Log[]
   /** What it returned or reverted with. */
   returnData: Hex
-  /** Index in its block. Absent if the operator's node does not say. */
-  position?: number | undefined
-  /** What it would initiate. Absent if the operator's node does not say. */
-  messages?: SimulatedMessage[] | undefined
+  /** Index in its block, if the bundle is the first in the slot. */
+  position: number
+  /**
+   * What it would initiate. The identifiers hold if the bundle is executed in the slot that
+   * was simulated, as the first.
+   */
+  messages: SimulatedMessage[]
 }
 
 /** What executing a bundle would come to. */
@@ -194,7 +199,7 @@ export type StoredBundle = {
   expirySlot: bigint
   replacementId?: Hash | undefined
   conditions?: BundleConditions[] | undefined
-  /** In wei. */
+  /** Sum of priority fees times gas limits, in wei. */
   bid: bigint
 }
 

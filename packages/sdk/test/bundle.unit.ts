@@ -145,7 +145,7 @@ describe('bundles on the wire', () => {
       blockNumber: '0x9',
       logIndex: '0x2',
       timestamp: '0x63',
-      chainId: '0x385',
+      chainID: '0x385',
     }
     answers.simulateBundle = {
       success: false,
@@ -160,7 +160,7 @@ describe('bundles on the wire', () => {
           gasUsed: '0x5208',
           position: '0x3',
           logs: [{ address: identifier.origin, topics: [hash], data: '0x', blockNumber: '0x9', logIndex: '0x2' }],
-          messages: [{ logIndex: '0x2', destination: '0x386', identifier, payloadHash: hash, payload: '0x01' }],
+          messages: [{ destination: '0x386', identifier, payloadHash: hash, payload: '0x01' }],
         },
         { item: '0x1', chainId: '0x386', txHash: hash, blockNumber: '0x9', status: '0x0', gasUsed: '0x1', returnData: '0x08c379a0' },
       ],
@@ -172,7 +172,6 @@ describe('bundles on the wire', () => {
     assert.equal(got.items[0]?.logs[0]?.logIndex, 2)
     assert.deepEqual(got.items[0]?.messages, [
       {
-        logIndex: 2,
         destination: 902,
         identifier: { origin: identifier.origin, blockNumber: 9n, logIndex: 2, timestamp: 99n, chainId: 901 },
         payloadHash: hash,
@@ -180,7 +179,7 @@ describe('bundles on the wire', () => {
       },
     ])
     assert.equal(got.items[1]?.returnData, '0x08c379a0')
-    assert.equal(got.items[1]?.messages, undefined)
+    assert.deepEqual(got.items[1]?.messages, [])
   })
 
   test('the sequencer and its operators', async () => {
