@@ -52,11 +52,15 @@ demo: contracts bin/devnet ## show atomic bundles over two rollups, up to safe b
 	bin/devnet demo --operators $(OPERATORS) $(ARGS)
 
 .PHONY: test
-test: test-upstream test-unit fuzz-smoke sim test-op-geth test-sdk test-system test-statuspage ## run all tests
+test: test-upstream test-contracts test-unit fuzz-smoke sim test-op-geth test-sdk test-system test-statuspage ## run all tests
 
 .PHONY: test-upstream
 test-upstream: upstream
 	$(GO) test ./ops/...
+
+.PHONY: test-contracts
+test-contracts: ## forge tests of our contracts
+	@GOWORK=off $(GO) run ./packages/contracts-bedrock/cmd/build -out build/contracts -test
 
 .PHONY: test-unit
 test-unit: upstream contracts ## unit tests, ours with the race detector

@@ -165,6 +165,17 @@ func TestOfflineConfig(t *testing.T) {
 	require.ErrorContains(t, err, "deny")
 }
 
+func TestTestSummary(t *testing.T) {
+	const ran = "Ran 4 test suites in 7.70s (12.77s CPU time): 22 tests passed, 0 failed, 0 skipped (22 total tests)"
+	got, err := testSummary("Compiling\n\n" + ran + "\n")
+	require.NoError(t, err)
+	require.Equal(t, ran, got)
+	for _, output := range []string{"", "No tests found in project!\n", "Ran 0 test suites in 1ms: 0 tests passed, 0 failed"} {
+		_, err := testSummary(output)
+		require.ErrorContains(t, err, "ran no tests", output)
+	}
+}
+
 func TestTrimArtifact(t *testing.T) {
 	got, err := trimArtifact([]byte(`{"abi":[],"ast":{"big":1},"bytecode":{"object":"0x"},"deployedBytecode":{},"id":3}`))
 	require.NoError(t, err)

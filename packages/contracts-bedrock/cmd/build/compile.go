@@ -16,6 +16,7 @@ const (
 	forgeVersion   = "1.7.1"
 	bedrockProject = "bedrock"
 	ownProject     = "own"
+	testProject    = "own-test"
 )
 
 var compilers = []string{"0.8.15", "0.8.25"}
@@ -112,7 +113,7 @@ func (b *builder) compileBedrock(ctx context.Context, optimism, npm string) (str
 	if err := os.WriteFile(filepath.Join(project, "foundry.toml"), []byte(changed), 0o644); err != nil {
 		return "", err
 	}
-	if err := b.forgeBuild(ctx, "forge build (upstream's contracts)", project, npm); err != nil {
+	if err := b.runForge(ctx, "forge build (upstream's contracts)", project, npm, "build"); err != nil {
 		return "", err
 	}
 	return filepath.Join(project, artifactsDir), nil
@@ -146,6 +147,7 @@ evm_version = 'cancun'
 offline = true
 remappings = [
   '@optimism/src/=src/',
+  '@shared-sequencer/src/=token/',
   '@openzeppelin/contracts/=lib/openzeppelin-contracts/contracts',
   '@openzeppelin/contracts-v5/=lib/openzeppelin-contracts-v5/contracts',
   '@solady-v0.0.245/=lib/solady/src',
@@ -154,11 +156,66 @@ remappings = [
 ]
 `
 
-// compileOwn compiles SuperchainTokenBridge and our own contracts, which build on sources of the same release.
+// testConfig goes on where ownConfig ends. The seed makes a run the same every time.
+const testConfig = `
+[profile.default.fuzz]
+runs = 512
+seed = '0x1'
+[profile.default.invariant]
+runs = 64
+depth = 64
+fail_on_revert = true
+`
+
+// compileOwn compiles SuperchainTokenBridge and our own contracts and returns the directory of the artifacts.
 func (b *builder) compileOwn(ctx context.Context, tokenBridge, npm string) (string, error) {
 	project := filepath.Join(b.work, ownProject)
-	if err := os.RemoveAll(project); err != nil {
+	if err := b.layOutOwn(project, tokenBridge, npm, ownConfig); err != nil {
 		return "", err
+	}
+	err := b.runForge(ctx, "forge build (own contracts)", project, npm, "build", "token", "src/L2/SuperchainTokenBridge.sol")
+	return filepath.Join(project, artifactsDir), err
+}
+
+// testOwn runs the forge tests of our own contracts and returns the line that sums them up. What was compiled is kept
+// only if a test fails.
+func (b *builder) testOwn(ctx context.Context, tokenBridge, npm string) (string, error) {
+	project := filepath.Join(b.work, testProject)
+	if err := b.layOutOwn(project, tokenBridge, npm, ownConfig+testConfig); err != nil {
+		return "", err
+	}
+	if err := os.CopyFS(filepath.Join(project, "test"), os.DirFS(b.tests)); err != nil {
+		return "", fmt.Errorf("copy tests: %w", err)
+	}
+	if err := b.runForge(ctx, "forge test (own contracts)", project, npm, "test"); err != nil {
+		return "", err
+	}
+	output, err := os.ReadFile(b.forgeLog(project))
+	if err != nil {
+		return "", err
+	}
+	summary, err := testSummary(string(output))
+	if err != nil {
+		return "", err
+	}
+	return summary, os.RemoveAll(project)
+}
+
+// testSummary is the last line of forge test's output. That no test was found is an error, which forge does not think.
+func testSummary(output string) (string, error) {
+	lines := strings.Split(strings.TrimSpace(output), "\n")
+	last := lines[len(lines)-1]
+	if !strings.HasPrefix(last, "Ran ") || strings.Contains(last, " 0 tests passed") {
+		return "", fmt.Errorf("forge test ran no tests: it ended with %q", last)
+	}
+	return last, nil
+}
+
+// layOutOwn makes the forge project of our own contracts, which build on sources of the release with
+// SuperchainTokenBridge.
+func (b *builder) layOutOwn(project, tokenBridge, npm, config string) error {
+	if err := os.RemoveAll(project); err != nil {
+		return err
 	}
 	upstream := filepath.Join(tokenBridge, "packages", "contracts-bedrock")
 	for dst, src := range map[string]string{
@@ -171,7 +228,7 @@ func (b *builder) compileOwn(ctx context.Context, tokenBridge, npm string) (stri
 		filepath.Join(project, "lib", "forge-std", "src"):                       filepath.Join(npm, "@layerzerolabs", "toolbox-foundry", "lib", "forge-std"),
 	} {
 		if err := os.CopyFS(dst, os.DirFS(src)); err != nil {
-			return "", fmt.Errorf("copy sources: %w", err)
+			return fmt.Errorf("copy sources: %w", err)
 		}
 	}
 	for dst, src := range map[string]string{
@@ -179,18 +236,14 @@ func (b *builder) compileOwn(ctx context.Context, tokenBridge, npm string) (stri
 		filepath.Join("interfaces", "vendor", "IERC20Solady.sol"): filepath.Join(b.kit, "lib", "IERC20Solady.sol"),
 	} {
 		if err := copyFile(src, filepath.Join(project, dst)); err != nil {
-			return "", err
+			return err
 		}
 	}
-	if err := os.WriteFile(filepath.Join(project, "foundry.toml"), []byte(ownConfig), 0o644); err != nil {
-		return "", err
-	}
-	err := b.forgeBuild(ctx, "forge build (own contracts)", project, npm, "token", "src/L2/SuperchainTokenBridge.sol")
-	return filepath.Join(project, artifactsDir), err
+	return os.WriteFile(filepath.Join(project, "foundry.toml"), []byte(config), 0o644)
 }
 
-// forgeBuild runs forge in a project with the npm compilers. Nothing of the user's foundry settings has an effect.
-func (b *builder) forgeBuild(ctx context.Context, what, project, npm string, paths ...string) error {
+// runForge runs forge in a project with the npm compilers. Nothing of the user's foundry settings has an effect.
+func (b *builder) runForge(ctx context.Context, what, project, npm, command string, args ...string) error {
 	forge := b.forge
 	if forge == "" {
 		var err error
@@ -202,11 +255,16 @@ func (b *builder) forgeBuild(ctx context.Context, what, project, npm string, pat
 	if err := b.installCompilers(home, npm); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, forge, append([]string{"build", "--offline", "--color", "never"}, paths...)...)
+	cmd := exec.CommandContext(ctx, forge, append([]string{command, "--offline", "--color", "never"}, args...)...)
 	cmd.Dir = project
 	cmd.Env = []string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "TMPDIR=" + os.TempDir()}
 	b.log.step("%s", what)
-	return b.command(ctx, what, filepath.Join(b.work, filepath.Base(project)+".log"), cmd)
+	return b.command(ctx, what, b.forgeLog(project), cmd)
+}
+
+// forgeLog is where the output of forge in a project goes.
+func (b *builder) forgeLog(project string) string {
+	return filepath.Join(b.work, filepath.Base(project)+".log")
 }
 
 // packagedForge returns the forge binary of the npm package for this platform.

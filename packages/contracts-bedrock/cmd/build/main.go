@@ -2,6 +2,8 @@
 //
 //	GOWORK=off go run ./packages/contracts-bedrock/cmd/build -out build/contracts
 //
+// With -test it runs the forge tests of our contracts instead.
+//
 // Upstream's sources come from the pinned Go modules, compilers and libraries from the npm lockfile beside this kit.
 // The result is kept as long as no input changes; see inputs.go.
 package main
@@ -38,6 +40,7 @@ type builder struct {
 	root    string // repository
 	kit     string // packages/contracts-bedrock
 	sources string // packages/contracts/src
+	tests   string // packages/contracts/test
 	out     string // result; replaced as a whole
 	work    string // npm packages (kept) and forge projects
 	forge   string // forge binary; empty: the npm package's
@@ -51,6 +54,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	out := flags.String("out", "build/contracts", "directory of the result, replaced as a whole")
 	work := flags.String("work", "", "directory for npm packages and intermediate files (default <out>.work)")
 	forge := flags.String("forge", "", "forge "+forgeVersion+" to use instead of the npm package's (platforms without one)")
+	test := flags.Bool("test", false, "run the forge tests of our contracts, and leave the result as it is")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -65,6 +69,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 		root:    root,
 		kit:     filepath.Join(root, "packages", "contracts-bedrock"),
 		sources: filepath.Join(root, "packages", "contracts", "src"),
+		tests:   filepath.Join(root, "packages", "contracts", "test"),
 		log:     &progress{w: stderr, start: time.Now()},
 	}
 	if *work == "" {
@@ -94,6 +99,9 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if *test {
+		return b.test(ctx, in)
+	}
 	if upToDate(b.out, in.hash) {
 		b.log.step("up to date (%s)", *out)
 		return nil
@@ -102,12 +110,8 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 }
 
 func (b *builder) build(ctx context.Context, in *inputs) error {
-	var err error
-	if b.node, err = exec.LookPath("node"); err != nil {
-		return errors.New("node is not in PATH: install Node.js 18 or newer with npm (the Solidity compilers run in it)")
-	}
-	if _, err := exec.LookPath("npm"); err != nil {
-		return errors.New("npm is not in PATH: install it with Node.js 18 or newer (it fetches the pinned compilers and libraries)")
+	if err := b.findTools(); err != nil {
+		return err
 	}
 	b.log.step("upstream's sources: optimism %s and %s", in.optimism.version, in.tokenBridge.version)
 	optimism, err := moduleDir(ctx, in.optimism)
@@ -158,6 +162,7 @@ func (b *builder) build(ctx context.Context, in *inputs) error {
 	}
 	ownArtifacts := []string{
 		"SuperchainTokenBridge.sol/SuperchainTokenBridge", "InteropTestToken.sol/InteropTestToken", "SubblockEvidence.sol/SubblockEvidence",
+		"SwapPool.sol/SwapPool",
 	}
 	for _, name := range ownArtifacts {
 		if err := copyArtifact(own, dst, name); err != nil {
@@ -176,6 +181,38 @@ func (b *builder) build(ctx context.Context, in *inputs) error {
 		}
 	}
 	b.log.step("wrote %d artifacts to %s", len(in.artifacts)+1+len(ownArtifacts), filepath.Join(b.out, artifactsDir))
+	return nil
+}
+
+// test compiles our contracts and their forge tests as build does, and runs the tests.
+func (b *builder) test(ctx context.Context, in *inputs) error {
+	if err := b.findTools(); err != nil {
+		return err
+	}
+	tokenBridge, err := moduleDir(ctx, in.tokenBridge)
+	if err != nil {
+		return err
+	}
+	npm, err := b.installPackages(ctx)
+	if err != nil {
+		return err
+	}
+	summary, err := b.testOwn(ctx, tokenBridge, npm)
+	if err != nil {
+		return err
+	}
+	b.log.step("%s", summary)
+	return nil
+}
+
+func (b *builder) findTools() error {
+	var err error
+	if b.node, err = exec.LookPath("node"); err != nil {
+		return errors.New("node is not in PATH: install Node.js 18 or newer with npm (the Solidity compilers run in it)")
+	}
+	if _, err := exec.LookPath("npm"); err != nil {
+		return errors.New("npm is not in PATH: install it with Node.js 18 or newer (it fetches the pinned compilers and libraries)")
+	}
 	return nil
 }
 
