@@ -200,11 +200,15 @@ func (d *Devnet) Balance(ctx context.Context, chain uint64, addr common.Address)
 
 // TokenBalance is an account's balance of the test token on a chain, at its head.
 func (d *Devnet) TokenBalance(ctx context.Context, chain uint64, addr common.Address) (*big.Int, error) {
+	return d.BalanceOf(ctx, chain, d.genesis.TestToken, addr)
+}
+
+// BalanceOf is an account's balance of a token on a chain, at its head.
+func (d *Devnet) BalanceOf(ctx context.Context, chain uint64, token, addr common.Address) (*big.Int, error) {
 	c, err := d.Eth(chain)
 	if err != nil {
 		return nil, err
 	}
-	token := d.genesis.TestToken
 	out, err := c.CallContract(ctx, ethereum.CallMsg{To: &token, Data: balanceOf(addr)}, nil)
 	if err != nil {
 		return nil, fmt.Errorf("token balance of %s on chain %d: %w", addr, chain, err)

@@ -6,6 +6,7 @@
 //
 //	slots in lockstep under load, bundles whole or not at all     TestShared/lockstep
 //	super roots served, safe heads keep up                        TestShared/super_root
+//	a price gap over two rollups is captured whole or not at all   TestShared/arbitrage
 //	forged messages never get into a block, senders are told why  TestShared/forged_messages
 //	a stranger to our block building derives the same blocks      TestShared/independent_verifier
 //	a replica follows the gossiped unsafe heads                   TestShared/gossip_replica

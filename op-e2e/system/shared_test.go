@@ -35,6 +35,7 @@ func TestShared(t *testing.T) {
 	s := start(t, func(c *devnet.Config) { c.P2P, c.MessageExpiry = true, messageExpiry })
 	t.Run("lockstep", func(t *testing.T) { lockstep(s.in(t)) })
 	t.Run("super root", func(t *testing.T) { superRoot(s.in(t)) })
+	t.Run("arbitrage", func(t *testing.T) { arbitrage(s.in(t)) })
 	t.Run("forged messages", func(t *testing.T) { forgedMessages(s.in(t)) })
 	t.Run("gossip replica", func(t *testing.T) { gossipReplica(s.in(t)) })
 	t.Run("independent verifier", func(t *testing.T) { independentVerifier(s.in(t)) })

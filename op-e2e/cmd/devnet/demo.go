@@ -15,6 +15,7 @@ import (
 
 	"github.com/ethereum/go-ethereum"
 	"github.com/ethereum/go-ethereum/common"
+	gethrpc "github.com/ethereum/go-ethereum/rpc"
 	"github.com/urfave/cli/v2"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-e2e/devnet"
@@ -38,6 +39,8 @@ const stepTime = 3 * time.Minute
 type report struct {
 	Bundles  []bundleReport  `json:"bundles"` // the executed ones
 	Reverted *revertedReport `json:"reverted,omitempty"`
+	// Arbitrage: what the bundle of that name, which is among Bundles, brought.
+	Arbitrage *arbitrageReport `json:"arbitrage,omitempty"`
 	// SameTimestamp: every executed bundle has all its transactions at one timestamp.
 	SameTimestamp bool `json:"sameTimestamp"`
 	// RevertedBundleIncluded: some chain has something of the bundle that reverts.
@@ -68,6 +71,15 @@ type revertedReport struct {
 	Reason string           `json:"reason"`
 	// Unchanged: nonces and balances of everybody in it are the same as before.
 	Unchanged bool `json:"unchanged"`
+}
+
+type arbitrageReport struct {
+	Hash     common.Hash `json:"hash"`
+	Spent    *big.Int    `json:"spent"` // these three in 10^-18 of the token that prices are in
+	Received *big.Int    `json:"received"`
+	Profit   *big.Int    `json:"profit"`
+	// CommittedMs: from sending the bundle until its sender was told that it is in agreed blocks.
+	CommittedMs int64 `json:"sendToCommittedMs"`
 }
 
 type loadReport struct {
@@ -122,6 +134,8 @@ type show struct {
 	blockTime uint64
 	user      devnet.Account // 0: bridges
 	shy       devnet.Account // 1: its bundle reverts
+	trader    devnet.Account // 2: buys on one rollup and sells on the other
+	maker     devnet.Account // 3: gives both rollups something to trade
 }
 
 func (s *show) say(format string, args ...any) {
@@ -169,6 +183,7 @@ func (s *show) all(ctx context.Context) error {
 	bridged := step("eth bundle", s.ethBundle)
 	step("token bundle", s.tokenBundle)
 	step("reverting bundle", s.revertingBundle)
+	step("arbitrage", s.arbitrage)
 	if bridged {
 		step("safe on L1", s.safe)
 		step("cross-verified", s.crossVerified)
@@ -178,12 +193,11 @@ func (s *show) all(ctx context.Context) error {
 }
 
 func (s *show) firstSlots(ctx context.Context) error {
-	var err error
-	if s.user, err = devnet.User(0); err != nil {
-		return err
-	}
-	if s.shy, err = devnet.User(1); err != nil {
-		return err
+	for i, a := range []*devnet.Account{&s.user, &s.shy, &s.trader, &s.maker} {
+		var err error
+		if *a, err = devnet.User(uint64(i)); err != nil {
+			return err
+		}
 	}
 	if err := s.d.AwaitOnTime(ctx); err != nil {
 		return err
@@ -408,6 +422,78 @@ func (s *show) revertingBundle(ctx context.Context) error {
 	return nil
 }
 
+// askEvery is how often it is asked whether the arbitrage is committed, which is timed.
+const askEvery = 10 * time.Millisecond
+
+// arbitrage: a token is twice as dear on B. The trader buys on A, sells on B what has
+// arrived there, and has the proceeds back on A, in one slot.
+func (s *show) arbitrage(ctx context.Context) error {
+	market, err := s.d.OpenMarket(ctx, s.maker, map[uint64]devnet.Liquidity{
+		chainA: {Base: ether(1000), Quote: ether(1000)},
+		chainB: {Base: ether(1000), Quote: ether(2000)},
+	})
+	if err != nil {
+		return err
+	}
+	funded, err := s.d.NewBundle().Tx(s.maker, devnet.MintToken(chainA, 0, market.Quote, s.trader.Address, ether(100))).Run(ctx)
+	if err != nil {
+		return err
+	}
+	if funded.State != bundlepool.Executed && funded.State != bundlepool.Safe {
+		return fmt.Errorf("the trader's tokens: bundle %s is %s%s", funded.BundleHash, funded.State, because(funded.Failure))
+	}
+	head, err := s.d.Head(ctx, chainA)
+	if err != nil {
+		return err
+	}
+	trade := devnet.Arbitrage{
+		Trader: s.trader, Buy: chainA, Sell: chainB, Spend: ether(100), MinBought: ether(90), MinReceived: ether(150),
+		Deadline: head.Time + uint64(stepTime.Seconds()),
+	}
+	s.say("bundle 4: buy for 100 tokens on %d, sell on %d where the price is twice that, bring the proceeds back", chainA, chainB)
+	args, _, err := market.Bundle(trade).Sign(ctx)
+	if err != nil {
+		return err
+	}
+	conn, err := gethrpc.DialContext(ctx, s.d.SharedSequencerURL())
+	if err != nil {
+		return err
+	}
+	client := rpc.NewClient(conn, askEvery)
+	defer client.Close()
+	begin := time.Now()
+	sent, err := client.SendBundle(ctx, args)
+	if err != nil {
+		return err
+	}
+	if _, err := client.WaitBundle(ctx, sent.BundleHash); err != nil {
+		return err
+	}
+	committed := time.Since(begin)
+	st, err := s.d.AwaitBundle(ctx, sent.BundleHash)
+	if err != nil {
+		return err
+	}
+	// Four transactions of the trader's and two relays.
+	if err := s.executed(ctx, "arbitrage there and back", st, 6); err != nil {
+		return err
+	}
+	received, err := s.d.BalanceOf(ctx, chainA, market.Quote, s.trader.Address)
+	if err != nil {
+		return err
+	}
+	r := &arbitrageReport{
+		Hash: sent.BundleHash, Spent: trade.Spend, Received: received,
+		Profit: new(big.Int).Sub(received, trade.Spend), CommittedMs: committed.Milliseconds(),
+	}
+	s.rep.Arbitrage = r
+	if received.Cmp(trade.MinReceived) < 0 {
+		return fmt.Errorf("the trader has %s of 10^-18 tokens on %d: expected %s or more", received, chainA, trade.MinReceived)
+	}
+	s.say("100 tokens became %s; from sending it to committed confirmation: %d ms", tokens(received), r.CommittedMs)
+	return nil
+}
+
 // safe waits until derivation from L1 has passed the first bundle's blocks.
 func (s *show) safe(ctx context.Context) error {
 	ts := s.rep.Bundles[0].Transactions[0].Timestamp
@@ -556,6 +642,10 @@ func (s *show) table() {
 	}
 	w.Flush()
 	fmt.Fprintln(s.out)
+	if r := s.rep.Arbitrage; r != nil {
+		fmt.Fprintf(s.out, "arbitrage: spent %s, received %s, profit %s; %d ms from send to committed confirmation\n",
+			tokens(r.Spent), tokens(r.Received), tokens(r.Profit), r.CommittedMs)
+	}
 	fmt.Fprintf(s.out, "one slot for all of a bundle: %s   derived from L1: %s   verified by op-supernode: %s\n\n",
 		yes(s.rep.SameTimestamp), yes(s.rep.Safe), yes(s.rep.CrossVerified))
 }
@@ -575,6 +665,13 @@ func because(f *rpc.Failure) string {
 }
 
 func ether(n int64) *big.Int { return new(big.Int).Mul(big.NewInt(n), big.NewInt(1e18)) }
+
+// tokens shows an amount of 10^-18 with two decimals, rounded down.
+func tokens(amount *big.Int) string {
+	cents := new(big.Int).Div(amount, big.NewInt(1e16))
+	whole, rest := new(big.Int).DivMod(cents, big.NewInt(100), new(big.Int))
+	return fmt.Sprintf("%d.%02d", whole, rest)
+}
 
 func clockOf(slot uint64) string { return time.Unix(int64(slot), 0).UTC().Format("15:04:05") }
 
