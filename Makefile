@@ -52,7 +52,7 @@ demo: contracts bin/devnet ## show atomic bundles over two rollups, up to safe b
 	bin/devnet demo --operators $(OPERATORS) $(ARGS)
 
 .PHONY: test
-test: test-upstream test-contracts test-unit fuzz-smoke sim test-op-geth test-sdk test-system test-statuspage ## run all tests
+test: test-upstream test-contracts test-alerts test-unit fuzz-smoke sim test-op-geth test-sdk test-system test-statuspage ## run all tests
 
 .PHONY: test-upstream
 test-upstream: upstream
@@ -67,6 +67,14 @@ test-unit: upstream contracts ## unit tests, ours with the race detector
 	$(GO) test -race $(CORE)
 	$(GO) test -run AMillion ./op-shared-sequencer/executor
 	$(GO) test ./op-node/... ./packages/... ./op-e2e/genesis/... ./op-e2e/devnet/... ./op-e2e/cmd/...
+
+.PHONY: test-alerts
+test-alerts: ## test the alerts with promtool
+	@ops/scripts/alerts.sh
+
+.PHONY: docs
+docs: upstream ## write docs/metrics.md from the metrics that are registered
+	$(GO) test -count 1 -run TestDocument ./op-shared-sequencer/metrics -args -update
 
 .PHONY: test-op-geth
 test-op-geth: upstream ## our tests of the patched op-geth

@@ -130,8 +130,9 @@ type Ports struct {
 	Node            int            // op-node of chain C: /C/; super roots: /
 	SharedSequencer int            // sharedseq
 	Status          int            // status page
+	Metrics         int            // of op-node; 0: none are served, as upstream's server names no free port
 	Engines         map[uint64]int // HTTP and WebSocket, by chain
-	// Node, SharedSequencer, Status and Engines are the first operator's; Stride is how far those
+	// Node, SharedSequencer, Status, Metrics and Engines are the first operator's; Stride is how far those
 	// of the next one are behind. 0: the others take free ones.
 	Stride int
 }
@@ -152,6 +153,14 @@ func (p *Ports) of(operator int) (node, rpc, status int, engines map[uint64]int)
 		engines[id] = at(port)
 	}
 	return at(p.Node), at(p.SharedSequencer), at(p.Status), engines
+}
+
+// metrics is the port of an operator's metrics, 0 if it serves none.
+func (p *Ports) metrics(operator int) int {
+	if p.Metrics == 0 || (operator > 0 && p.Stride == 0) {
+		return 0
+	}
+	return p.Metrics + operator*p.Stride
 }
 
 // DefaultConfig is two chains with blocks of one second on an L1 with blocks of two,

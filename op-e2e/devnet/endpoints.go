@@ -19,6 +19,7 @@ type Endpoints struct {
 	Node            string                    `json:"node"`
 	SharedSequencer string                    `json:"sharedSequencer"`
 	StatusPage      string                    `json:"statusPage,omitempty"`
+	Metrics         string                    `json:"metrics,omitempty"` // of op-node
 	Chains          map[uint64]ChainEndpoints `json:"chains"`
 	TestToken       common.Address            `json:"testToken"` // ERC-7802, on every L2
 	Operators       []OperatorEndpoints       `json:"operators,omitempty"`
@@ -51,6 +52,9 @@ func (d *Devnet) Endpoints() Endpoints {
 		L1: d.l1.HTTP(), L1WS: d.l1.WS(), L1Beacon: d.l1.Beacon(), L1ChainID: d.genesis.L1.Config.ChainID.Uint64(),
 		Node: d.NodeURL(), SharedSequencer: d.SharedSequencerURL(), StatusPage: d.ops[0].StatusPageURL(),
 		Chains: d.ops[0].endpoints(), TestToken: d.genesis.TestToken,
+	}
+	if port := d.cfg.Ports.metrics(0); port != 0 {
+		e.Metrics = fmt.Sprintf("http://127.0.0.1:%d/metrics", port)
 	}
 	if len(d.ops) > 1 {
 		for _, o := range d.ops {

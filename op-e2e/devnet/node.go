@@ -21,6 +21,7 @@ import (
 	"github.com/ethereum-optimism/optimism/op-node/rollup/driver"
 	"github.com/ethereum-optimism/optimism/op-node/rollup/sync"
 	"github.com/ethereum-optimism/optimism/op-service/eth"
+	opmetrics "github.com/ethereum-optimism/optimism/op-service/metrics"
 	oprpc "github.com/ethereum-optimism/optimism/op-service/rpc"
 	opsigner "github.com/ethereum-optimism/optimism/op-service/signer"
 	"github.com/ethereum-optimism/optimism/op-service/sources"
@@ -46,6 +47,7 @@ type nodeConfig struct {
 	Engines map[uint64]string // authenticated RPC
 	JWT     [32]byte
 	Port    int // of the nodes' RPC; 0 takes a free one
+	Metrics int // port; 0: none are served
 	// ConfDepth is how many L1 blocks behind the L1 head a block's origin stays.
 	ConfDepth uint64
 	// Sequence switches the shared sequencer on.
@@ -60,7 +62,8 @@ func (c *nodeConfig) config() (*config.Config, error) {
 	out := &config.Config{
 		Host: &snconfig.CLIConfig{
 			DataDir: c.Dir, L1NodeAddr: c.L1.RPC, L1BeaconAddr: c.L1.Beacon, L1HTTPPollInterval: 100 * time.Millisecond,
-			RPCConfig: oprpc.CLIConfig{ListenAddr: "127.0.0.1", ListenPort: c.Port, EnableAdmin: true},
+			RPCConfig:     oprpc.CLIConfig{ListenAddr: "127.0.0.1", ListenPort: c.Port, EnableAdmin: true},
+			MetricsConfig: opmetrics.CLIConfig{Enabled: c.Metrics != 0, ListenAddr: "127.0.0.1", ListenPort: c.Metrics},
 		},
 		Nodes: map[eth.ChainID]*opnodeconfig.Config{},
 	}

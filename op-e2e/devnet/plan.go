@@ -51,6 +51,7 @@ type operatorPlan struct {
 	RPC         int                 `json:"sharedSequencerPort"`
 	StatusPage  bool                `json:"statusPage"`
 	Status      int                 `json:"statusPort"`
+	Metrics     int                 `json:"metricsPort,omitempty"` // 0: none are served
 	Engine      map[uint64]int      `json:"enginePorts"`
 	EngineP2P   map[uint64]int      `json:"engineP2PPorts,omitempty"`
 	EnginePeers map[uint64][]string `json:"enginePeers,omitempty"` // enode URLs
@@ -107,6 +108,7 @@ func (d *Devnet) plans() ([]*operatorPlan, error) {
 		}
 		p.Node, p.RPC, p.Status, p.Engine = d.cfg.Ports.of(i)
 		p.StatusPage = d.cfg.StatusPage
+		p.Metrics = d.cfg.Ports.metrics(i)
 		plans[i] = p
 	}
 	ports := newPorts()

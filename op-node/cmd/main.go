@@ -17,11 +17,13 @@ import (
 	"github.com/ethereum-optimism/optimism/op-service/cliapp"
 	"github.com/ethereum-optimism/optimism/op-service/ctxinterrupt"
 	oplog "github.com/ethereum-optimism/optimism/op-service/log"
+	"github.com/ethereum-optimism/optimism/op-service/metrics/doc"
 	snflags "github.com/ethereum-optimism/optimism/op-supernode/flags"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/config"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/flags"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/service"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/metrics"
 )
 
 // Set by the linker.
@@ -60,7 +62,7 @@ func newApp(args []string, start func(*cli.Context, *config.Config, log.Logger, 
 	app.Usage = "Rollup nodes of an interop set, sequenced together"
 	app.Description = "Hosts an op-node for every chain, as op-supernode does, and with --shared-sequencer.enabled builds their blocks together: same timestamp, one order of transactions, cross-chain bundles all or nothing."
 	app.Version = opservice.FormatVersion(Version, GitCommit, GitDate, "")
-	app.Commands = []*cli.Command{movedCommand()}
+	app.Commands = []*cli.Command{movedCommand(), docCommand()}
 	app.HideHelpCommand = true
 	app.Flags = cliapp.ProtectFlags(flags.All(chains))
 	// The help text has a thousand lines: a mistake is answered with the mistake.
@@ -91,6 +93,11 @@ func movedCommand() *cli.Command {
 			return errors.New("operators: expected another program, op-shared-sequencer, with keys, genesis, operators or snapshot")
 		},
 	}
+}
+
+// docCommand lists the shared sequencer's metrics, as `op-batcher doc metrics` does its own.
+func docCommand() *cli.Command {
+	return &cli.Command{Name: "doc", Usage: "Lists what can be monitored", Subcommands: doc.NewSubcommands(metrics.New(nil))}
 }
 
 func start(_ *cli.Context, cfg *config.Config, l log.Logger, stop context.CancelCauseFunc) (cliapp.Lifecycle, error) {

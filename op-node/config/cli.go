@@ -23,6 +23,7 @@ import (
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/operators"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/relay"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/tracing"
 )
 
 // FromCLI reads the configuration from the arguments and checks it. The context must
@@ -104,6 +105,7 @@ func (s *SharedSequencer) read(ctx *cli.Context, host *snconfig.CLIConfig) (errs
 			TimeoutPropose: ctx.Duration(flags.TimeoutPropose.Name),
 			TimeoutVote:    ctx.Duration(flags.TimeoutVote.Name),
 		},
+		Tracing: tracing.Config{Endpoint: ctx.String(flags.TracingEndpoint.Name), SampleRatio: ctx.Float64(flags.TracingSampleRatio.Name)},
 		Bundles: Bundles{
 			MaxItems:     ctx.Int(flags.BundleMaxItems.Name),
 			MaxBytes:     ctx.Int(flags.BundleMaxBytes.Name),

@@ -26,6 +26,7 @@ import (
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/operators"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/relay"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/tracing"
 )
 
 // Config is what op-node is started with.
@@ -89,6 +90,8 @@ type SharedSequencer struct {
 	Rotation Rotation
 	// Agreement is with whom subblocks are agreed on. For the rotation CometBFT.
 	Agreement Agreement
+	// Tracing is where traces of slots go; off without an endpoint.
+	Tracing tracing.Config
 }
 
 // RPC is where the sharedseq RPC listens. It has no administrative methods.
@@ -265,6 +268,9 @@ func (s *SharedSequencer) checkTimes() error {
 	}
 	if s.Subblocks < 1 || s.Subblocks > maxSubblocks {
 		return fmt.Errorf("%s: %d: expected 1 to %d", flags.Subblocks.Name, s.Subblocks, maxSubblocks)
+	}
+	if err := s.Tracing.Check(); err != nil {
+		return fmt.Errorf("%s, %s: %w", flags.TracingEndpoint.Name, flags.TracingSampleRatio.Name, err)
 	}
 	return nil
 }

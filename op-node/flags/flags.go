@@ -247,6 +247,19 @@ var (
 		Value:    1,
 		Category: Category,
 	}
+	TracingEndpoint = &cli.StringFlag{
+		Name:     "shared-sequencer.tracing.endpoint",
+		Usage:    "URL of an OTLP/HTTP collector, such as http://127.0.0.1:4318, that is sent a trace of each slot. Without one there are no traces.",
+		EnvVars:  env("TRACING_ENDPOINT"),
+		Category: Category,
+	}
+	TracingSampleRatio = &cli.Float64Flag{
+		Name:     "shared-sequencer.tracing.sample-ratio",
+		Usage:    "Share of the slots that are traced, 0 to 1. Operators with the same ratio trace the same slots.",
+		EnvVars:  env("TRACING_SAMPLE_RATIO"),
+		Value:    1,
+		Category: Category,
+	}
 	BundleMaxItems = &cli.IntFlag{
 		Name:     "shared-sequencer.bundles.max-items",
 		Usage:    "Most transactions and relay steps in one bundle.",
@@ -284,6 +297,7 @@ var SharedSequencer = []cli.Flag{
 	ChainGrace, FillLead, SealLead, Subblocks,
 	Rotation, Operators, OperatorKey, OperatorKeyFile, OperatorPasswordFile, ConsensusListen, ConsensusPeers, TimeoutPropose, TimeoutVote,
 	BundleMaxItems, BundleMaxBytes, BundleMaxPending, BundleMaxPerSender,
+	TracingEndpoint, TracingSampleRatio,
 }
 
 // ChainIDs finds the chains in the arguments, before the flags that depend on them

@@ -15,7 +15,6 @@ import (
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/config"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
-	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/metrics"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/operators"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rotation"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rotation/cometbft"
@@ -45,7 +44,7 @@ func (sh *shared) makeRotation(c *config.SharedSequencer, fatal func(error)) fun
 			OnBundle: gossiped{sh.pool, c.Bundles.MaxBytes}.take,
 			OnCancel: gossiped{sh.pool, c.Bundles.MaxBytes}.cancel,
 			Bundles:  func() [][]byte { return waiting(sh.pool) },
-			Fatal:    fatal, Retain: needed.height, Log: sh.log, Metrics: cometbft.NewMetrics(metrics.Namespace, sh.registry),
+			Fatal:    fatal, Retain: needed.height, Log: sh.log, Metrics: sh.metrics.Rotation(),
 			Timeouts: cometbft.Timeouts{Propose: a.TimeoutPropose, Vote: a.TimeoutVote},
 			// What one operator takes, the others hear of.
 			Gossip: cometbft.GossipLimits{Bytes: c.Bundles.MaxBytes + messageOverhead},
@@ -73,8 +72,9 @@ func (sh *shared) makeRotation(c *config.SharedSequencer, fatal func(error)) fun
 // sharingPool tells the other operators of each bundle that is taken in or taken back.
 type sharingPool struct {
 	*bundlepool.Pool
-	log    log.Logger
-	others interface {
+	log      log.Logger
+	unshared func() // a bundle could not be passed on
+	others   interface {
 		Broadcast(bundle []byte) error
 		BroadcastCancel(cancel []byte) error
 	}
@@ -88,6 +88,7 @@ func (p *sharingPool) Add(b *sequence.Bundle) (common.Hash, error) {
 		return hash, err
 	}
 	if err := p.others.Broadcast(b.Encode()); err != nil {
+		p.unshared()
 		p.log.Warn("Bundle is not passed on to the other operators", "bundle", hash, "err", err)
 	}
 	return hash, nil
@@ -99,6 +100,7 @@ func (p *sharingPool) Cancel(hash common.Hash, signature []byte) error {
 		return err
 	}
 	if err := p.others.BroadcastCancel(append(hash.Bytes(), signature...)); err != nil {
+		p.unshared()
 		p.log.Warn("Cancellation is not passed on to the other operators", "bundle", hash, "err", err)
 	}
 	return nil

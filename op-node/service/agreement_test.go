@@ -46,7 +46,7 @@ func TestBundlesAreShared(t *testing.T) {
 	a, b := testPool(901), testPool(901)
 	peer := gossiped{b, 1 << 20}
 	var sent [][]byte
-	share := &sharingPool{Pool: a, log: log.NewLogger(log.DiscardHandler()), others: &network{&sent, nil}}
+	share := &sharingPool{Pool: a, log: log.NewLogger(log.DiscardHandler()), unshared: func() {}, others: &network{&sent, nil}}
 	bundle := testBundle(0, testSlot+5)
 	hash, err := share.Add(bundle)
 	require.NoError(t, err)
@@ -88,7 +88,7 @@ func TestCancellationsAreShared(t *testing.T) {
 	a, b := testPool(901), testPool(901)
 	peer := gossiped{b, 1 << 20}
 	var sent [][]byte
-	share := &sharingPool{Pool: a, log: log.NewLogger(log.DiscardHandler()), others: &network{&sent, nil}}
+	share := &sharingPool{Pool: a, log: log.NewLogger(log.DiscardHandler()), unshared: func() {}, others: &network{&sent, nil}}
 	hash, err := share.Add(testBundle(0, testSlot+5))
 	require.NoError(t, err)
 	sign := func(account int) []byte {

@@ -36,6 +36,7 @@ import (
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequencer"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/statuspage"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/tracing"
 )
 
 // shared is the shared sequencer with everything it is made of.
@@ -46,7 +47,9 @@ type shared struct {
 	pool      *bundlepool.Pool
 	poolFile  string
 	ledger    *ledger.Ledger
-	registry  *prometheus.Registry
+	metrics   *metrics.Metrics
+	tracer    *tracing.Tracer
+	history   *history.History
 	version   string
 	listen    config.RPC
 	admin     config.Admin
@@ -76,11 +79,11 @@ var _ sequencerParts = (*shared)(nil)
 // to be dialed.
 func (s *Service) newShared(ctx context.Context) (sequencerParts, error) {
 	sh := &shared{
-		log: s.log, registry: prometheus.NewRegistry(), version: s.opts.Version, listen: s.cfg.SharedSequencer.RPC, admin: s.cfg.SharedSequencer.Admin,
+		log: s.log, metrics: metrics.New(s.cfg.SharedSequencer.Chains), version: s.opts.Version, listen: s.cfg.SharedSequencer.RPC, admin: s.cfg.SharedSequencer.Admin,
 		status: s.cfg.SharedSequencer.Status,
 		save:   make(chan struct{}, 1), stopped: make(chan struct{}),
 	}
-	if err := sh.open(ctx, s.cfg, &s.opts, s.requestStop); err != nil {
+	if err := sh.open(ctx, s.cfg, &s.opts, sh.noteFailure(&s.cfg.SharedSequencer, s.requestStop)); err != nil {
 		return nil, errors.Join(err, sh.Close())
 	}
 	return sh, nil
@@ -109,7 +112,7 @@ func (sh *shared) open(ctx context.Context, cfg *config.Config, opts *Options, f
 	if err != nil {
 		return err
 	}
-	if sh.ledger, err = ledger.Open(filepath.Join(c.DataDir, "ledger"), sh.log); err != nil {
+	if sh.ledger, err = ledger.Open(filepath.Join(c.DataDir, "ledger"), sh.log, ledger.WithMetrics(sh.metrics, clock.SystemClock.Now)); err != nil {
 		return err
 	}
 	sh.closers = append(sh.closers, sh.ledger.Close)
@@ -119,6 +122,7 @@ func (sh *shared) open(ctx context.Context, cfg *config.Config, opts *Options, f
 	if err != nil {
 		return err
 	}
+	sh.history = hist
 	sh.closers = append(sh.closers, hist.Close)
 	if sh.executor, err = executor.New(executor.Config{DependencySet: set, Chains: rules, History: hist}); err != nil {
 		return err
@@ -127,6 +131,7 @@ func (sh *shared) open(ctx context.Context, cfg *config.Config, opts *Options, f
 	limits := bundlepool.DefaultConfig(c.Chains...)
 	limits.MaxItems, limits.MaxBundleBytes = c.Bundles.MaxItems, c.Bundles.MaxBytes
 	limits.MaxBundles, limits.MaxPerSender = c.Bundles.MaxPending, c.Bundles.MaxPerSender
+	limits.Metrics = sh.metrics
 	sh.pool = bundlepool.New(limits, sh.log)
 	sh.poolFile = filepath.Join(c.DataDir, "bundles")
 	if err := sh.pool.Load(sh.poolFile); err != nil {
@@ -142,16 +147,20 @@ func (sh *shared) open(ctx context.Context, cfg *config.Config, opts *Options, f
 		sh.log.Info("Relaying messages", "relayer", r.Address(), "policy", c.Relays.Mode)
 		relayer = r
 	}
+	if sh.tracer, err = sh.openTracer(ctx, c); err != nil {
+		return err
+	}
+	sh.closers = append(sh.closers, func() error { return sh.tracer.Close(context.Background()) }) // if Stop is not called
 	times := sequencer.DefaultConfig()
 	times.FillLead, times.SealLead, times.Grace, times.Subblocks = c.FillLead, c.SealLead, c.ChainGrace, c.Subblocks
 	sh.every = time.Duration(slot) * time.Second / time.Duration(c.Subblocks)
 	sh.rpcConfig = rpc.DefaultConfig()
 	sh.rpcConfig.SlotSeconds = slot
 	var listener sequencer.Listener
-	watching := &observer{Observer: metrics.New(sh.registry), sealed: sh.save}
+	watching := &observer{to: []sequencer.Observer{sh.metrics, sh.tracer}, sealed: sh.save}
 	if c.Status.ListenAddr != "" {
 		sh.makePage(c, slot)
-		watching.page, listener = sh.page, sh.page
+		watching.to, listener = append(watching.to, sh.page), sh.page
 	}
 	sh.core, err = sequencer.New(times, sequencer.Deps{
 		Log: sh.log, Clock: clock.SystemClock, Chains: chains, Executor: sh.executor, History: hist, Ledger: sh.ledger,
@@ -159,6 +168,7 @@ func (sh *shared) open(ctx context.Context, cfg *config.Config, opts *Options, f
 		SaveBundles: func() error { return sh.pool.Save(sh.poolFile) },
 		Fatal:       fatal,
 		Observer:    watching, Listener: listener,
+		Metrics: sh.metrics,
 		Rotation: func(m rotation.Machine) (rotation.Rotation, error) {
 			if opts.Machine != nil {
 				m = opts.Machine(m)
@@ -166,6 +176,9 @@ func (sh *shared) open(ctx context.Context, cfg *config.Config, opts *Options, f
 			return sh.makeRotation(c, fatal)(m)
 		},
 	})
+	if err == nil {
+		sh.watch(c, opts, time.Duration(slot)*time.Second)
+	}
 	return err
 }
 
@@ -186,7 +199,7 @@ func (sh *shared) engines(ctx context.Context, cfg *config.Config, ready []engin
 	late := map[sequence.ChainID]*engine.Later{}
 	for id, at := range cfg.SharedSequencer.Engines {
 		l := engine.Connect(id, func(ctx context.Context) (engine.Engine, error) {
-			e, err := engine.Dial(ctx, sh.log, &cfg.Nodes[id.ID()].Rollup, at.URL, at.JWT, engine.Options{})
+			e, err := engine.Dial(ctx, sh.log, &cfg.Nodes[id.ID()].Rollup, at.URL, at.JWT, engine.Options{Recorder: sh.metrics.Engine(id)})
 			if err != nil {
 				return nil, err // not a nil *Client in the interface
 			}
@@ -226,15 +239,19 @@ func dependencySet(nodes map[eth.ChainID]*opnodeconfig.Config, chains []sequence
 
 // observer passes on what happened, and has the bundle pool saved after each slot.
 type observer struct {
-	sequencer.Observer
+	to     []sequencer.Observer
 	sealed chan struct{}
-	page   *statuspage.Page // may be nil
+}
+
+func (o *observer) SlotFailed(slot sequence.Slot, err error) {
+	for _, to := range o.to {
+		to.SlotFailed(slot, err)
+	}
 }
 
 func (o *observer) SlotSealed(r sequencer.SlotReport) {
-	o.Observer.SlotSealed(r)
-	if o.page != nil {
-		o.page.SlotSealed(r)
+	for _, to := range o.to {
+		to.SlotSealed(r)
 	}
 	select {
 	case o.sealed <- struct{}{}:
@@ -242,18 +259,11 @@ func (o *observer) SlotSealed(r sequencer.SlotReport) {
 	}
 }
 
-func (o *observer) SlotFailed(slot sequence.Slot, err error) {
-	o.Observer.SlotFailed(slot, err)
-	if o.page != nil {
-		o.page.SlotFailed(slot, err)
-	}
-}
-
 func (sh *shared) Factory(chain sequence.ChainID) driver.SequencerFactory {
 	return sh.core.Factory(chain)
 }
 
-func (sh *shared) Metrics() prometheus.Gatherer { return sh.registry }
+func (sh *shared) Metrics() prometheus.Gatherer { return sh.metrics }
 
 func (sh *shared) Start(ctx context.Context) error {
 	sh.saving.Go(func() {
@@ -271,6 +281,7 @@ func (sh *shared) Start(ctx context.Context) error {
 
 func (sh *shared) savePool() {
 	if err := sh.pool.Save(sh.poolFile); err != nil {
+		sh.metrics.BundlesNotSaved()
 		sh.log.Error("Bundles would be lost by a restart", "err", err)
 	}
 }
@@ -278,16 +289,17 @@ func (sh *shared) savePool() {
 func (sh *shared) Serve(context.Context) (string, error) {
 	var pool rpc.Pool = sh.pool
 	if sh.comet != nil {
-		pool = &sharingPool{sh.pool, sh.log, sh.comet}
+		pool = &sharingPool{sh.pool, sh.log, sh.metrics.BundleNotShared, sh.comet}
 	}
 	turns := &agreement{sh: sh, due: func() time.Time { return sh.core.Due(nil) }, every: sh.every, now: clock.SystemClock.Now}
 	api, err := rpc.NewAPI(sh.rpcConfig, pool, simulator{sh.core}, statusSource{sh}, turns)
 	if err != nil {
 		return "", err
 	}
-	server := oprpc.NewServer(sh.listen.ListenAddr, sh.listen.ListenPort, sh.version, oprpc.WithLogger(sh.log), oprpc.WithWebsocketEnabled())
+	server := oprpc.NewServer(sh.listen.ListenAddr, sh.listen.ListenPort, sh.version, oprpc.WithLogger(sh.log), oprpc.WithWebsocketEnabled(),
+		oprpc.WithRPCRecorder(sh.metrics.Server("sharedseq", publicMethods...)), oprpc.WithHTTPRecorder(sh.metrics.HTTP()))
 	server.AddAPI(api.Register())
-	for _, a := range ingressAPIs(sh.executor) {
+	for _, a := range ingressAPIs(countedJudge{sh.executor, sh.metrics.Ingress}) {
 		server.AddAPI(a)
 	}
 	if err := server.Start(); err != nil {
@@ -308,7 +320,8 @@ func (sh *shared) serveAdmin() error {
 	if sh.admin.ListenAddr == "" {
 		return nil
 	}
-	server := oprpc.NewServer(sh.admin.ListenAddr, sh.admin.ListenPort, sh.version, oprpc.WithLogger(sh.log), oprpc.WithJWTSecret(sh.admin.JWT[:]))
+	server := oprpc.NewServer(sh.admin.ListenAddr, sh.admin.ListenPort, sh.version, oprpc.WithLogger(sh.log), oprpc.WithJWTSecret(sh.admin.JWT[:]),
+		oprpc.WithRPCRecorder(sh.metrics.Server("admin", adminMethods...)), oprpc.WithHTTPRecorder(sh.metrics.HTTP()))
 	server.AddAPI(gethrpc.API{Namespace: "admin", Service: &admin{publicAdmin{sh.executor}, sh.log}, Authenticated: true})
 	if err := server.Start(); err != nil {
 		return err
@@ -327,10 +340,12 @@ func (sh *shared) Stop(ctx context.Context) error {
 	sh.stop.Do(func() { close(sh.stopped) })
 	sh.saving.Wait()
 	sh.savePool()
+	errs = append(errs, sh.tracer.Close(ctx))
 	return errors.Join(errs...)
 }
 
 func (sh *shared) Close() error {
+	sh.metrics.Watch(nil)
 	var errs []error
 	for i := len(sh.closers) - 1; i >= 0; i-- {
 		errs = append(errs, sh.closers[i]())

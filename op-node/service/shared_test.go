@@ -140,7 +140,16 @@ func TestShared(t *testing.T) {
 		require.NoError(t, c.CallContext(ctx, &modules, "rpc_modules"))
 		require.ElementsMatch(t, []string{"sharedseq", "supervisor", "interop", "admin", "health", "rpc"}, keys(modules))
 
-		require.Contains(t, httpGet(t, cfg), "op_shared_sequencer_slots_total 0")
+		served := httpGet(t, cfg)
+		for _, line := range []string{
+			"op_shared_sequencer_slots_total 0", `op_shared_sequencer_chain_ready{chain_id="901"} 0`,
+			`op_shared_sequencer_bundlepool_bundles{state="pending"} 1`, `op_shared_sequencer_bundle_transitions_total{state="pending"} 1`,
+			`op_shared_sequencer_ingress_checks_total{result="ok"} 1`, `op_shared_sequencer_ingress_checks_total{result="malformed"} 1`,
+			`op_shared_sequencer_rpc_server_responses_total{error="rpc_-38106",method="sharedseq_simulateBundle",rpc="sharedseq"} 1`,
+			`op_shared_sequencer_info{commit="",rotation="solo",version=""} 1`, `op_shared_sequencer_ledger_slots 0`,
+		} {
+			require.Contains(t, served, line+"\n")
+		}
 		_, err = os.Stat(filepath.Join(cfg.SharedSequencer.DataDir, "bundles"))
 		require.ErrorIs(t, err, os.ErrNotExist, "saved after a slot, and at the end")
 	})

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/big"
 	"slices"
 	"sync"
 	"time"
@@ -83,16 +84,44 @@ type Builder struct {
 	policy   relay.Policy
 	failsafe func() bool
 	clock    clock.Clock
+	metrics  Metrics
 	log      log.Logger
 
 	spent *spending
 }
 
+// Metrics counts what is left out. Its methods must not block.
+type Metrics interface {
+	// MessageRefused: a transaction that executes a message was left out, at one of Place….
+	MessageRefused(place string, chain sequence.ChainID, rule executor.Rule)
+	// BundlesPassedOver: waiting bundles were not tried in a slot, because of one of Passed….
+	BundlesPassedOver(reason string, n int)
+	// PoolBehind: a block has no plain transactions, because its pool was behind.
+	PoolBehind(chain sequence.ChainID)
+	// RelayerBalance is what the relayer has on a chain, in wei, before it pays for a relay.
+	RelayerBalance(chain sequence.ChainID, wei *big.Int)
+}
+
+// Places where messages are refused.
+const (
+	PlaceFill   = "fill"   // a transaction of an engine's pool
+	PlaceBundle = "bundle" // a transaction of a bundle, which then fails
+	PlaceRelay  = "relay"  // a relay of a plain transaction's message
+)
+
+// Reasons why a bundle is not tried in a slot.
+const (
+	PassedFailsafe   = "failsafe"   // it executes messages
+	PassedChains     = "chains"     // a chain of it has no block, or one with another L1 origin
+	PassedTime       = "time"       // there was none left
+	PassedUnreadable = "unreadable" // what stands of it could not be read
+)
+
 // New makes a builder. relayer signs relays, of what policy says; without it there are none.
 // While failsafe says so, nothing is included that executes messages. Builds are made one
 // at a time.
-func New(bundles Bundles, standing Standing, relayer Relayer, policy relay.Policy, failsafe func() bool, clk clock.Clock, l log.Logger) *Builder {
-	return &Builder{bundles: bundles, standing: standing, relay: relayer, policy: policy, failsafe: failsafe, clock: clk, log: l}
+func New(bundles Bundles, standing Standing, relayer Relayer, policy relay.Policy, failsafe func() bool, clk clock.Clock, m Metrics, l log.Logger) *Builder {
+	return &Builder{bundles: bundles, standing: standing, relay: relayer, policy: policy, failsafe: failsafe, clock: clk, metrics: m, log: l}
 }
 
 // Times are when the parts of a slot's construction happen.
@@ -112,6 +141,15 @@ type Order struct {
 	Bundled time.Duration // spent on bundles
 	Relayed Relayed       // messages of plain transactions
 	Relays  time.Duration // spent on them
+	// When; zero if there was none.
+	FillBegan, BundlesBegan, BundlesEnded time.Time
+	Fills                                 []Filled // ascending by chain
+}
+
+// Filled is when a chain's engine took transactions from its pool.
+type Filled struct {
+	Chain      sequence.ChainID
+	Start, End time.Time
 }
 
 // Executed says whether a bundle was executed.
@@ -134,7 +172,8 @@ type run struct {
 	check  Checker
 	times  Times
 	tried  map[common.Hash]bool
-	sent   []relay.Log // messages that may be relayed yet
+	sent   []relay.Log                                      // messages that may be relayed yet
+	passed struct{ chains, failsafe, late, unreadable int } // over: bundles that were not tried
 	order  Order
 }
 
@@ -161,6 +200,13 @@ func (b *Builder) Build(ctx context.Context, slot sequence.Slot, blocks []*Block
 	}
 	if err := r.runBundlesUntil(ctx, times.Cut); err != nil {
 		return nil, err
+	}
+	for why, n := range map[string]int{
+		PassedChains: r.passed.chains, PassedFailsafe: r.passed.failsafe, PassedTime: r.passed.late, PassedUnreadable: r.passed.unreadable,
+	} {
+		if n > 0 {
+			b.metrics.BundlesPassedOver(why, n)
+		}
 	}
 	return &r.order, ctx.Err()
 }
@@ -196,14 +242,37 @@ const fairShare = 150 * time.Millisecond
 // runPending tries every waiting bundle once. When the slot is late, one is still tried,
 // for as long as a fill gets.
 func (r *run) runPending(ctx context.Context, until time.Time) error {
-	start := r.clock.Now()
-	defer func() { r.order.Bundled += r.clock.Since(start) }()
-	for _, e := range r.bundles.Pending(r.slot) {
-		if r.tried[e.Hash] || !r.open(e.Bundle) || (r.failsafe() && e.Executes()) {
+	start, tried := r.clock.Now(), len(r.tried)
+	defer func() {
+		now := r.clock.Now()
+		r.order.Bundled += now.Sub(start)
+		if len(r.tried) == tried {
+			return
+		}
+		if r.order.BundlesEnded = now; r.order.BundlesBegan.IsZero() {
+			r.order.BundlesBegan = start
+		}
+	}()
+	r.passed.chains, r.passed.failsafe, r.passed.late = 0, 0, 0 // the last call says what was passed over
+	pending := r.bundles.Pending(r.slot)
+	for i, e := range pending {
+		switch {
+		case r.tried[e.Hash]:
+			continue
+		case !r.open(e.Bundle):
+			r.passed.chains++
+			continue
+		case r.failsafe() && e.Executes():
+			r.passed.failsafe++
 			continue
 		}
 		if len(r.tried) > 0 && !r.clock.Now().Before(until) {
-			return nil // the others wait for the next slot
+			for _, e := range pending[i:] { // they wait for the next slot
+				if !r.tried[e.Hash] {
+					r.passed.late++
+				}
+			}
+			return nil
 		}
 		if err := ctx.Err(); err != nil {
 			return err
@@ -213,10 +282,11 @@ func (r *run) runPending(ctx context.Context, until time.Time) error {
 		share := max(until.Sub(now), r.times.MinFill)
 		at := Attempt{
 			Slot: r.slot, Blocks: r.blocks, Check: r.check, Relayer: r.relay,
-			OutOfTime: func() bool { return r.clock.Now().After(now.Add(share)) }, Fair: share >= fairShare,
+			OutOfTime: func() bool { return r.clock.Now().After(now.Add(share)) }, Fair: share >= fairShare, Metrics: r.metrics,
 		}
 		kept, err := r.standing(ctx, e.Hash)
 		if err != nil {
+			r.passed.unreadable++
 			r.log.Warn("Bundle waits: what stands of it cannot be read", "bundle", e.Hash, "slot", r.slot, "err", err)
 			continue
 		}
@@ -249,11 +319,14 @@ const maxRefills = 3
 // fill takes transactions of the pools into all blocks in parallel.
 func (r *run) fill(ctx context.Context) error {
 	start := r.clock.Now()
+	r.order.FillBegan = start
+	r.order.Fills = make([]Filled, len(r.list))
 	defer func() { r.order.Fill += r.clock.Since(start) }()
 	budget := max(r.times.Cut.Sub(start)*2/3, r.times.MinFill)
 	filled := make([]*filled, len(r.list))
 	if err := r.each(func(i int, b *Block) (err error) {
-		filled[i], err = fillBlock(ctx, b, engine.FillOptions{MaxTime: budget, Skip: r.bundles.Reserved(b.Chain), Interop: !r.failsafe()})
+		filled[i], err = r.fillBlock(ctx, b, engine.FillOptions{MaxTime: budget, Skip: r.bundles.Reserved(b.Chain), Interop: !r.failsafe()})
+		r.order.Fills[i] = Filled{b.Chain, start, r.clock.Now()}
 		return err
 	}); err != nil {
 		return err
@@ -273,13 +346,15 @@ type filled struct {
 	txs   []engine.TxResult
 }
 
-func fillBlock(ctx context.Context, b *Block, opts engine.FillOptions) (*filled, error) {
+func (r *run) fillBlock(ctx context.Context, b *Block, opts engine.FillOptions) (*filled, error) {
 	sp, err := b.Session.Savepoint(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("taking a savepoint: %w", err)
 	}
 	res, err := b.Session.Fill(ctx, opts)
-	if err != nil && !errors.Is(err, engine.ErrPoolBehind) { // a block without plain transactions is better than none
+	if errors.Is(err, engine.ErrPoolBehind) { // a block without plain transactions is better than none
+		r.metrics.PoolBehind(b.Chain)
+	} else if err != nil {
 		return nil, fmt.Errorf("filling from the pool: %w", err)
 	}
 	return &filled{opts, sp, res}, nil
@@ -307,6 +382,7 @@ func (r *run) take(ctx context.Context, b *Block, f *filled) error {
 		if !errors.As(err, &bad) {
 			return fmt.Errorf("checking messages of chain %s: %w", b.Chain, err)
 		}
+		r.metrics.MessageRefused(PlaceFill, b.Chain, bad.Rule)
 		r.log.Warn("A pool transaction executes an invalid message, it is left out", "chain", b.Chain, "slot", r.slot, "tx", bad.Tx, "err", err)
 		if err := b.Session.Rollback(ctx, f.point); err != nil {
 			return &ChainError{b.Chain, fmt.Errorf("rolling a fill back: %w", err)}
@@ -322,7 +398,7 @@ func (r *run) take(ctx context.Context, b *Block, f *filled) error {
 		} else {
 			opts.Reject = append(opts.Reject, bad.Tx)
 		}
-		if f, err = fillBlock(ctx, b, opts); err != nil {
+		if f, err = r.fillBlock(ctx, b, opts); err != nil {
 			return &ChainError{b.Chain, err}
 		}
 	}

@@ -106,6 +106,7 @@ func TestFillWithInvalidMessages(t *testing.T) {
 			w.engines[chainB].AddToPool(log1(0, chainB, 0))
 			require.NoError(t, w.build(bg, &list{}, newLeaping()))
 			require.Equal(t, map[chainID]int{chainA: test.want, chainB: 1}, included(w))
+			require.Equal(t, test.bad, w.counted.of["fill on "+chainA.String()+": declared in the access list"], w.counted.of)
 		})
 	}
 }
@@ -156,6 +157,7 @@ func TestFailsafe(t *testing.T) {
 	require.NoError(t, w.build(bg, bundles, newLeaping()))
 	require.Len(t, w.order.Bundles, 1)
 	require.Equal(t, plain.Hash(), w.order.Bundles[0].Hash)
+	require.Equal(t, map[string]int{"passed over: failsafe": 2}, w.counted.of)
 	w.again()
 	w.failsafe.Store(false)
 	require.NoError(t, w.build(bg, bundles, newLeaping()))
@@ -172,6 +174,7 @@ func TestPoolBehind(t *testing.T) {
 	b := bundle(item(chainA, log1(1, chainA, 0)))
 	require.NoError(t, w.build(bg, new(list).add(b), newLeaping()))
 	require.Equal(t, map[chainID]int{chainA: 1, chainB: 1}, included(w), "a block without plain transactions is better than none")
+	require.Equal(t, map[string]int{"pool behind on " + chainA.String(): 1}, w.counted.of)
 }
 
 func TestNoTxPool(t *testing.T) {
@@ -205,6 +208,7 @@ func TestL1OriginsDiffer(t *testing.T) {
 		bundle(item(chainC, log1(2, chainC, 0))))
 	require.NoError(t, w.build(bg, bundles, newLeaping()))
 	require.Len(t, w.order.Bundles, 2, "the first waits, untried")
+	require.Equal(t, map[string]int{"passed over: chains": 1}, w.counted.of)
 	require.Equal(t, map[chainID]int{chainA: 1, chainB: 1, chainC: 1}, included(w))
 }
 
@@ -311,6 +315,7 @@ func TestLateSlot(t *testing.T) {
 				times := slotTimes(time.Now().Add(-time.Minute))
 				require.NoError(t, w.buildBy(bg, bundles, clock.SystemClock, times))
 				require.Len(t, w.order.Bundles, 1)
+				require.Equal(t, map[string]int{"passed over: time": 1}, w.counted.of)
 				require.Equal(t, test.want, w.order.Bundles[0].Outcome.Kind)
 				require.Equal(t, map[chainID]int{chainA: test.in}, included(w))
 			})
@@ -358,7 +363,7 @@ func TestStandingCannotBeRead(t *testing.T) {
 	unknown := func(context.Context, common.Hash) ([]builder.Kept, error) { return nil, errors.New("engine is away") }
 	bundles := new(list).add(bundle(item(chainA, log1(0, chainA, 0))))
 	clk := newLeaping()
-	order, err := builder.New(bundles, unknown, w.relayer, w.policy, w.failsafe.Load, clk, log.NewLogger(log.DiscardHandler())).Build(bg, slot, w.blocks, w.check, slotTimes(clk.now))
+	order, err := builder.New(bundles, unknown, w.relayer, w.policy, w.failsafe.Load, clk, &w.counted, log.NewLogger(log.DiscardHandler())).Build(bg, slot, w.blocks, w.check, slotTimes(clk.now))
 	require.NoError(t, err)
 	require.Empty(t, order.Bundles)
 	require.Empty(t, order.Steps)
@@ -481,7 +486,7 @@ func TestCheckerFails(t *testing.T) {
 			w := newWorld(t, chainA)
 			clk := newLeaping()
 			nothing := func(context.Context, common.Hash) ([]builder.Kept, error) { return nil, nil }
-			_, err := builder.New(bundles, nothing, w.relayer, w.policy, w.failsafe.Load, clk, log.NewLogger(log.DiscardHandler())).
+			_, err := builder.New(bundles, nothing, w.relayer, w.policy, w.failsafe.Load, clk, &w.counted, log.NewLogger(log.DiscardHandler())).
 				Build(bg, slot, w.blocks, broken{w.check}, slotTimes(clk.now))
 			require.ErrorIs(t, err, executor.ErrMisuse)
 			require.ErrorContains(t, err, "chain 901")

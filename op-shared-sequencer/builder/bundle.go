@@ -28,6 +28,8 @@ type Attempt struct {
 
 	// Results are those of the steps that the last Run returned, set by it.
 	Results [][]engine.TxResult
+	// Metrics is told of messages that are refused, and of what the relayer has. May be nil.
+	Metrics Metrics
 }
 
 // Kept is a transaction of a bundle that is in an agreed block already: the bundle was
@@ -190,6 +192,9 @@ func (a *attempt) item(ctx context.Context, index int, it *sequence.BundleItem) 
 		if err != nil {
 			return &ChainError{it.Chain, fmt.Errorf("reading the relayer's account: %w", err)}
 		}
+		if a.Metrics != nil {
+			a.Metrics.RelayerBalance(it.Chain, account.Balance)
+		}
 		raw, err := a.Relayer.Transaction(it.Chain, session.Header(), account.Nonce, m.Chain, m.Slot, m.Log)
 		if err != nil {
 			return fail("%v", err)
@@ -259,6 +264,9 @@ func (a *attempt) transaction(ctx context.Context, index int, it *sequence.Bundl
 	if err := a.Check.Apply(id, txs); err != nil {
 		var bad *executor.MessageError
 		if errors.As(err, &bad) {
+			if a.Metrics != nil {
+				a.Metrics.MessageRefused(PlaceBundle, id, bad.Rule)
+			}
 			return fail(err.Error(), errors.Is(err, executor.RuleHistory))
 		}
 		return fmt.Errorf("checking messages of chain %s: %w", id, err)

@@ -72,6 +72,7 @@ type world struct {
 	order   *builder.Order
 
 	failsafe atomic.Bool
+	counted  counted
 }
 
 func newWorld(t require.TestingT, chains ...chainID) *world {
@@ -174,7 +175,7 @@ func slotTimes(now time.Time) builder.Times {
 
 func (w *world) builder(bundles builder.Bundles, clk clock.Clock) *builder.Builder {
 	nothing := func(context.Context, common.Hash) ([]builder.Kept, error) { return nil, nil }
-	return builder.New(bundles, nothing, w.relayer, w.policy, w.failsafe.Load, clk, log.NewLogger(log.DiscardHandler()))
+	return builder.New(bundles, nothing, w.relayer, w.policy, w.failsafe.Load, clk, &w.counted, log.NewLogger(log.DiscardHandler()))
 }
 
 func (w *world) buildBy(ctx context.Context, bundles builder.Bundles, clk clock.Clock, times builder.Times) (err error) {
@@ -328,3 +329,25 @@ func bundle(items ...sequence.BundleItem) *sequence.Bundle {
 }
 
 var _ engine.Engine = (*enginefake.Engine)(nil)
+
+// counted is what a builder tells its metrics. Engines are filled in parallel.
+type counted struct {
+	mu sync.Mutex
+	of map[string]int
+}
+
+func (c *counted) add(what string, n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.of == nil {
+		c.of = map[string]int{}
+	}
+	c.of[what] += n
+}
+
+func (c *counted) MessageRefused(place string, chain chainID, rule executor.Rule) {
+	c.add(fmt.Sprintf("%s on %s: %s", place, chain, rule.String()), 1)
+}
+func (c *counted) BundlesPassedOver(reason string, n int)   { c.add("passed over: "+reason, n) }
+func (c *counted) PoolBehind(chain chainID)                 { c.add("pool behind on "+chain.String(), 1) }
+func (c *counted) RelayerBalance(chain chainID, _ *big.Int) { c.add("balance on "+chain.String(), 1) }

@@ -2,6 +2,7 @@ package builder
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -96,6 +97,7 @@ func (r *run) relayOne(ctx context.Context, to *Block, m relay.Log) (gas uint64,
 	if err != nil {
 		return fail(err)
 	}
+	r.metrics.RelayerBalance(to.Chain, account.Balance)
 	raw, err := r.relay.Transaction(to.Chain, to.Session.Header(), account.Nonce, m.Chain, m.Slot, m.Log)
 	if err != nil {
 		r.log.Warn("A message cannot be relayed", "from", m.Chain, "to", to.Chain, "slot", r.slot, "err", err)
@@ -112,6 +114,7 @@ func (r *run) relayOne(ctx context.Context, to *Block, m relay.Log) (gas uint64,
 		return fail(fmt.Errorf("%d results: %w", len(res), err))
 	}
 	var refused error
+	var bad *executor.MessageError
 	if res[0].Succeeded() {
 		var txs []executor.Tx
 		if txs, err = Checked(res); err != nil {
@@ -140,9 +143,15 @@ func (r *run) relayOne(ctx context.Context, to *Block, m relay.Log) (gas uint64,
 	case res[0].Err != nil:
 		r.order.Relayed.Unfunded++
 		r.log.Warn("A message is not relayed", "from", m.Chain, "to", to.Chain, "slot", r.slot, "relayer", r.relay.Address(), "balance", account.Balance, "err", res[0].Err)
+	case errors.As(refused, &bad):
+		r.order.Relayed.Reverted++
+		r.metrics.MessageRefused(PlaceRelay, to.Chain, bad.Rule)
+		r.log.Warn("A message is not relayed: it is not valid", "from", m.Chain, "to", to.Chain, "slot", r.slot, "err", refused)
+	case refused != nil:
+		return fail(refused)
 	default:
 		r.order.Relayed.Reverted++
-		r.log.Debug("A message is not relayed: its execution fails", "from", m.Chain, "to", to.Chain, "slot", r.slot, "err", refused)
+		r.log.Debug("A message is not relayed: its execution fails", "from", m.Chain, "to", to.Chain, "slot", r.slot)
 	}
 	return res[0].GasUsed, nil
 }

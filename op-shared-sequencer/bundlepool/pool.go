@@ -106,6 +106,8 @@ type Config struct {
 	UndoneRetention sequence.Slot // how long undone bundles are remembered and reserved, and half ones may be completed
 	MaxFinished     int           // failed, expired and safe bundles remembered at most; the oldest go first
 	MaxFinishedSize int           // their bytes together
+
+	Metrics Metrics // optional
 }
 
 // DefaultConfig is sized for chains with 1 s blocks: Retention outlasts L1 finality, so
@@ -135,6 +137,9 @@ func (c Config) withDefaults() Config {
 	c.Hold = cmp.Or(c.Hold, def.Hold)
 	c.Retention = cmp.Or(c.Retention, def.Retention)
 	c.UndoneRetention = cmp.Or(c.UndoneRetention, def.UndoneRetention)
+	if c.Metrics == nil {
+		c.Metrics = NoMetrics{}
+	}
 	return c
 }
 
@@ -318,6 +323,7 @@ type Pool struct {
 	queue   []finished              // of done, in order of ending; may have stale entries
 	turns   uint64
 
+	restoring bool // what moves is counted already
 	doneBytes int
 	changed   chan struct{} // closed when a bundle becomes pending, then made anew
 	bytes     int
@@ -366,6 +372,14 @@ func (p *Pool) Slot() sequence.Slot {
 // Errors: *InvalidError, ErrPoolFull, ErrSenderLimit, ErrCancelled, ErrUnderpriced. The bundle
 // is not to be changed afterwards.
 func (p *Pool) Add(b *sequence.Bundle) (common.Hash, error) {
+	hash, err := p.add(b)
+	if err != nil {
+		p.cfg.Metrics.BundleRefused(Reason(err))
+	}
+	return hash, err
+}
+
+func (p *Pool) add(b *sequence.Bundle) (common.Hash, error) {
 	e, err := p.Check(b) // before locking: recovering signatures takes most of the time
 	if err != nil {
 		return common.Hash{}, err
@@ -811,13 +825,14 @@ type Stats struct {
 	Pending, Executed, Undone int
 	Finished                  int // failed, expired and safe ones still remembered
 	PendingBytes              int
+	MaxPending, MaxBytes      int // the limits of what is pending
 }
 
 // Stats counts the bundles.
 func (p *Pool) Stats() Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := Stats{Pending: len(p.waiting), Finished: len(p.done), PendingBytes: p.bytes}
+	s := Stats{Pending: len(p.waiting), Finished: len(p.done), PendingBytes: p.bytes, MaxPending: p.cfg.MaxBundles, MaxBytes: p.cfg.MaxBytes}
 	for _, r := range p.live {
 		switch r.state {
 		case Executed:
@@ -867,6 +882,9 @@ func (p *Pool) move(r *record, to State) {
 		for _, s := range e.distinctSenders() {
 			p.senders[s]++
 		}
+	}
+	if !p.restoring {
+		p.cfg.Metrics.BundleBecame(to)
 	}
 	r.state = to
 	if n, ok := e.name(); ok {

@@ -177,6 +177,8 @@ func (p *Pool) Restore(data []byte) error {
 	for _, c := range s.Settled {
 		p.settled[c.Chain] = c.Number
 	}
+	p.restoring = true
+	defer func() { p.restoring = false }()
 	for _, r := range records {
 		state, finished := r.state, r.finished
 		r.state = "" // move counts from nothing

@@ -11,6 +11,7 @@ import (
 	"github.com/ethereum/go-ethereum/common/hexutil"
 	"github.com/ethereum/go-ethereum/core/types"
 	"github.com/ethereum/go-ethereum/log"
+	"github.com/ethereum/go-ethereum/rpc"
 
 	"github.com/ethereum-optimism/optimism/op-node/rollup"
 	"github.com/ethereum-optimism/optimism/op-service/clock"
@@ -28,6 +29,8 @@ type Options struct {
 	// RetryDelay is the pause between attempts to reach the engine in Dial. Default 500 ms.
 	RetryDelay time.Duration
 	Clock      clock.Clock // for RetryDelay; default the system's
+	// Recorder is told of every call. May be nil.
+	Recorder rpc.Recorder
 }
 
 func (o *Options) defaults() {
@@ -81,7 +84,7 @@ func Dial(ctx context.Context, logger log.Logger, cfg *rollup.Config, addr strin
 	}
 	last := errors.New("not tried")
 	for attempt := 1; ; attempt++ {
-		t, err := connect(ctx, chain, addr, jwtSecret, opts.CallTimeout)
+		t, err := connect(ctx, addr, jwtSecret, &opts)
 		if err == nil {
 			if err = t.identify(ctx, chain); err == nil {
 				logger.Info("Connected to engine", "addr", u.Redacted(), "attempts", attempt)

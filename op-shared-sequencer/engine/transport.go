@@ -14,8 +14,6 @@ import (
 	"github.com/ethereum/go-ethereum/rpc"
 
 	"github.com/ethereum-optimism/optimism/op-service/client"
-
-	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
 
 // Error codes of the session methods, which are part of op-geth's interface
@@ -61,18 +59,19 @@ type transport struct {
 
 var _ client.RPC = (*transport)(nil)
 
-func connect(ctx context.Context, _ sequence.ChainID, addr string, jwtSecret [32]byte, timeout time.Duration) (*transport, error) {
+func connect(ctx context.Context, addr string, jwtSecret [32]byte, opts *Options) (*transport, error) {
 	ht := http.DefaultTransport.(*http.Transport).Clone()
-	dialCtx, cancel := context.WithTimeout(ctx, timeout)
+	dialCtx, cancel := context.WithTimeout(ctx, opts.CallTimeout)
 	defer cancel()
 	c, err := rpc.DialOptions(dialCtx, addr,
 		rpc.WithHTTPAuth(node.NewJWTAuth(jwtSecret)),
 		rpc.WithHTTPClient(&http.Client{Transport: ht}),
-		rpc.WithWebsocketMessageSizeLimit(maxMessage))
+		rpc.WithWebsocketMessageSizeLimit(maxMessage),
+		rpc.WithRecorder(opts.Recorder))
 	if err != nil {
 		return nil, classify(ctx, dialCtx, "connect", err)
 	}
-	return &transport{rpc: c, http: ht, timeout: timeout}, nil
+	return &transport{rpc: c, http: ht, timeout: opts.CallTimeout}, nil
 }
 
 func (t *transport) Close() {

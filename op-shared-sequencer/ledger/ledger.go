@@ -15,6 +15,8 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/log"
@@ -61,6 +63,9 @@ type Ledger struct {
 	seq      uint64     // of the next frame
 	state    *state
 	broken   error // why nothing can be written
+	stats    atomic.Pointer[Stats]
+	metrics  Metrics
+	now      func() time.Time
 	closed   bool
 }
 
@@ -87,7 +92,7 @@ func withDirectory(wrap func(directory) directory) Option {
 // crash tore off is dropped with a warning: its Append never returned.
 // Errors: ErrInUse, ErrCorrupt.
 func Open(dir string, logger log.Logger, opts ...Option) (*Ledger, error) {
-	l := &Ledger{log: logger, dir: osDir(dir), rand: rand.Reader, segmentSize: 64 << 20, maxRecord: 128 << 20, state: newState()}
+	l := &Ledger{log: logger, dir: osDir(dir), rand: rand.Reader, segmentSize: 64 << 20, maxRecord: 128 << 20, state: newState(), metrics: NoMetrics{}, now: noTime}
 	for _, opt := range opts {
 		opt(l)
 	}
@@ -99,6 +104,7 @@ func Open(dir string, logger log.Logger, opts ...Option) (*Ledger, error) {
 	if err := l.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("ledger %s: %w", dir, err), l.Close())
 	}
+	l.tell()
 	slot, _, _ := l.Last()
 	l.log.Info("Opened ledger", "dir", dir, "segments", len(l.segments), "records", len(l.state.entries), "slot", slot)
 	return l, nil
@@ -319,7 +325,10 @@ func (l *Ledger) write(body []byte) (seg *segment, off int64, err error) {
 		}
 		return nil, 0, err
 	}
-	if err := seg.file.Sync(); err != nil {
+	start := l.now()
+	err = seg.file.Sync()
+	l.metrics.LedgerSynced(l.now().Sub(start), err)
+	if err != nil {
 		// The kernel may have dropped the pages and call the next sync a success.
 		l.broken = fmt.Errorf("sync segment %s: %w", seg.name, err)
 		return nil, 0, fmt.Errorf("%w: %w", ErrBroken, l.broken)
@@ -350,6 +359,7 @@ func (l *Ledger) Append(ctx context.Context, r *Record) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	defer l.tell()
 	if err := l.state.check(idx); err != nil {
 		return err
 	}
@@ -380,6 +390,7 @@ func (l *Ledger) Rewind(ctx context.Context, chain sequence.ChainID, to eth.Bloc
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	defer l.tell()
 	r := rewindBody{Chain: chain, Hash: to.Hash, Number: to.Number}
 	var from eth.BlockID
 	if c := l.state.chains[chain]; c != nil {
@@ -413,6 +424,7 @@ func (l *Ledger) Advance(ctx context.Context, chain sequence.ChainID, env *eth.E
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	defer l.tell()
 	if c := l.state.chains[chain]; c != nil {
 		if b, ok := c.blocks[p.BlockHash]; ok {
 			r := rewindBody{Chain: chain, Hash: p.BlockHash, Number: b.id.Number, Time: uint64(b.entry.slot)}
@@ -444,6 +456,7 @@ func (l *Ledger) Prune(ctx context.Context, chain sequence.ChainID, below uint64
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	defer l.tell()
 	c := l.state.chains[chain]
 	if c == nil || below <= c.below {
 		return nil
@@ -465,6 +478,7 @@ func (l *Ledger) Finalize(ctx context.Context, chain sequence.ChainID, block eth
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	defer l.tell()
 	c := l.state.chains[chain]
 	if c == nil || block.Number <= c.final.Number {
 		return nil

@@ -57,29 +57,6 @@ func (e *Error) ErrorData() any {
 	return e.Data
 }
 
-// kinds names the faults of a bundle on the wire.
-var kinds = []struct {
-	err  error
-	name string
-}{
-	{bundlepool.ErrEmpty, "empty"},
-	{bundlepool.ErrTooManyItems, "too-many-items"},
-	{bundlepool.ErrTooLarge, "too-large"},
-	{bundlepool.ErrExpired, "expired"},
-	{bundlepool.ErrTooFarAhead, "too-far-ahead"},
-	{bundlepool.ErrUnknownChain, "unknown-chain"},
-	{bundlepool.ErrMalformed, "malformed"},
-	{bundlepool.ErrTxType, "transaction-type"},
-	{bundlepool.ErrWrongChain, "wrong-chain"},
-	{bundlepool.ErrSignature, "signature"},
-	{bundlepool.ErrDuplicate, "duplicate"},
-	{bundlepool.ErrNonceOrder, "nonce-order"},
-	{bundlepool.ErrGas, "gas"},
-	{bundlepool.ErrRelay, "relay"},
-	{bundlepool.ErrInvalidTx, "invalid-transaction"},
-	{bundlepool.ErrTerms, "terms"},
-}
-
 // changeKinds names the reasons why an approval of a change is not taken.
 var changeKinds = []struct {
 	err  error
@@ -104,12 +81,7 @@ func toRPC(err error) *Error {
 		if errors.Is(err, bundlepool.ErrExpired) || errors.Is(err, bundlepool.ErrTooFarAhead) {
 			out.Code = CodeExpired
 		}
-		out.Data = new(ErrorData)
-		for _, k := range kinds {
-			if errors.Is(invalid.Kind, k.err) {
-				out.Data.Kind = k.name
-			}
-		}
+		out.Data = &ErrorData{Kind: bundlepool.Reason(invalid.Kind)}
 		if invalid.Item >= 0 {
 			item, chain := hexutil.Uint64(invalid.Item), hexutil.Uint64(invalid.Chain)
 			out.Data.Item, out.Data.ChainID = &item, &chain

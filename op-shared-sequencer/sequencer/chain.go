@@ -40,7 +40,7 @@ type chain struct {
 	syncing atomic.Bool // the message history is being synced
 	member  atomic.Bool // takes part in the set
 
-	leftOut bool // was waited for long enough; only used by whoever holds the turn
+	leftOut atomic.Bool // was waited for long enough; only set by whoever holds the turn
 
 	blame struct {
 		sync.Mutex

@@ -29,7 +29,7 @@ func (s *Sequencer) Agreed() []byte {
 
 // Commit takes an agreed subblock.
 func (s *Sequencer) Commit(ctx context.Context, sub *sequence.Subblock, agreement []byte) error {
-	hash := s.hashOf(sub)
+	hash, began := s.hashOf(sub), s.clock.Now()
 	s.mu.Lock()
 	a, d := s.trial, s.draft
 	var gone *slot // that the subblock takes the place of
@@ -38,7 +38,7 @@ func (s *Sequencer) Commit(ctx context.Context, sub *sequence.Subblock, agreemen
 	}
 	if a != nil && a.hash == hash && !sub.Last() && d != nil && d.base == hash && gone == nil {
 		// The draft of the next subblock is built on it already, and goes on.
-		s.committed(a)
+		s.committed(ctx, a, began)
 		s.mu.Unlock()
 		s.settleSubblock(a)
 		return nil
@@ -53,13 +53,14 @@ func (s *Sequencer) Commit(ctx context.Context, sub *sequence.Subblock, agreemen
 		s.abandon(c.ctx, gone)
 	}
 	if a == nil || a.hash != hash {
+		s.metrics.SubblockUnverified()
 		var err error
 		if a, err = s.follow(c, sub, hash); err != nil {
 			return fmt.Errorf("committing subblock %d of slot %d: %w", sub.Index, sub.Slot, err)
 		}
 	}
 	s.mu.Lock()
-	s.committed(a)
+	s.committed(ctx, a, began)
 	s.mu.Unlock()
 	if !sub.Last() {
 		s.settleSubblock(a)
@@ -69,8 +70,15 @@ func (s *Sequencer) Commit(ctx context.Context, sub *sequence.Subblock, agreemen
 }
 
 // committed makes the attempt part of what is agreed. The caller holds mu.
-func (s *Sequencer) committed(a *attempt) {
+func (s *Sequencer) committed(ctx context.Context, a *attempt, at time.Time) {
 	a.keep()
+	if sl := a.slot; !a.ranAt.IsZero() {
+		sl.report.Agree += at.Sub(a.ranAt)
+		sl.timeline.add(Span{StageAgree, 0, a.index, a.ranAt, at})
+	}
+	if s.agreed.Height != 0 {
+		a.slot.report.Turns = append(a.slot.report.Turns, s.agreed.Turn)
+	}
 	s.trial, s.tip, s.since = nil, a.hash, s.clock.Now()
 	if s.current = a.slot; a.sub.Last() {
 		s.current = nil
@@ -101,6 +109,7 @@ func (s *Sequencer) follow(c *call, sub *sequence.Subblock, hash common.Hash) (*
 // abandon gives up a slot of which only some subblocks were agreed: L1 has taken back
 // what it builds on.
 func (s *Sequencer) abandon(ctx context.Context, sl *slot) {
+	s.metrics.SlotAbandoned()
 	s.log.Warn("Agreed subblocks were taken back before their slot was sealed", "slot", sl.time, "subblocks", len(sl.agreed), "why", sl.void(ctx))
 	for _, b := range sl.blocks {
 		s.bundles.Replaced(b.id, b.opening.ParentNumber+1)
@@ -136,9 +145,14 @@ func (s *Sequencer) settleSubblock(a *attempt) {
 // finish makes an agreed slot durable and hands its blocks to the rollup nodes. A chain
 // that cannot follow now does so later, from the ledger.
 func (s *Sequencer) finish(c *call, a *attempt, agreement []byte) error {
-	sl, ctx, watch := a.slot, c.ctx, s.watch()
+	sl, ctx := a.slot, c.ctx
+	watch := sl.watch(a.index)
 	s.complete(c, sl)
-	watch.lap(&sl.report.Verify)
+	if a.ranAt.IsZero() { // it was not run before it was agreed on
+		watch.lap(StageVerify, &sl.report.Verify)
+	} else {
+		watch.last = s.clock.Now()
+	}
 	record := &ledger.Record{Subblocks: sl.agreed, Payloads: map[sequence.ChainID]*eth.ExecutionPayloadEnvelope{}, Agreement: agreement}
 	for _, b := range sl.blocks {
 		if b.envelope == nil {
@@ -146,6 +160,7 @@ func (s *Sequencer) finish(c *call, a *attempt, agreement []byte) error {
 		}
 		if err := s.inLine(ctx, b); err != nil {
 			s.log.Warn("Agreed block is made again later", "chain", b.id, "slot", sl.time, "why", err)
+			s.metrics.BlockDelayed(b.id, DelayLedger)
 			b.drop()
 		} else {
 			record.Payloads[b.id] = b.envelope
@@ -168,17 +183,17 @@ func (s *Sequencer) finish(c *call, a *attempt, agreement []byte) error {
 	s.settleSubblock(a)
 	s.alone = s.clock.Now()
 	for _, b := range sl.blocks {
-		b.leftOut = false
+		b.leftOut.Store(false)
 		b.succeeded()
 	}
-	watch.lap(&sl.report.Log)
+	watch.lap(StageLog, &sl.report.Log)
 
 	// From here on the slot is durable. A chain that fails does not hold back the others:
 	// its keeper hands it its block later.
 	s.handOver(sl)
-	watch.lap(&sl.report.HandOver)
+	watch.lap(StageHandOver, &sl.report.HandOver)
 	s.index(ctx, sl)
-	watch.lap(&sl.report.Index)
+	watch.lap(StageIndex, &sl.report.Index)
 	s.settle(sl)
 	return nil
 }
@@ -229,8 +244,9 @@ func (s *Sequencer) complete(c *call, sl *slot) {
 			return nil
 		}
 		s.log.Warn("Chain cannot follow what was agreed now, it does so later", "chain", b.id, "slot", sl.time, "why", b.err)
+		s.metrics.BlockDelayed(b.id, DelayRun)
 		if engineFailed(b.err) {
-			b.trouble.set(b.err)
+			s.noteTrouble(b.chain, b.err)
 		}
 		b.drop()
 		return nil
@@ -266,13 +282,14 @@ func (s *Sequencer) handOver(sl *slot) {
 		s.run(func() {
 			defer func() { done <- struct{}{} }()
 			defer b.giveBack()
-			err := s.handOverBlock(b)
+			err := s.handOverBlock(sl, b)
 			if err == nil {
 				return
 			}
 			s.log.Warn("Sealed block could not be handed over yet", "chain", b.id, "slot", sl.time, "block", b.ref, "err", err)
+			s.metrics.BlockDelayed(b.id, DelayHandOver)
 			if engineFailed(err) {
-				b.trouble.set(err)
+				s.noteTrouble(b.chain, err)
 			}
 		})
 	}
@@ -299,8 +316,9 @@ func (s *Sequencer) handOver(sl *slot) {
 const handOverPatience = time.Second
 
 // handOverBlock stores a sealed block, makes it its chain's unsafe head and gossips it.
-func (s *Sequencer) handOverBlock(b *block) error {
-	err := b.engine.Insert(s.life, b.ref.Hash)
+func (s *Sequencer) handOverBlock(sl *slot, b *block) error {
+	last := sl.next() - 1
+	err := sl.timed(StageInsert, b, last, func() error { return b.engine.Insert(s.life, b.ref.Hash) })
 	// A supernode that rewinds a chain stops its node without waiting: what is handed
 	// over after that would put the rewound blocks back.
 	if !b.node.Active() || b.node.resets() != b.resets || b.node.paused() != "" {
@@ -309,7 +327,7 @@ func (s *Sequencer) handOverBlock(b *block) error {
 	if err != nil && !errors.Is(err, engine.ErrNotFound) {
 		return fmt.Errorf("storing the sealed block: %w", err)
 	}
-	return b.node.handOver(b.envelope, b.ref, s.clock.Now())
+	return sl.timed(StageDeliver, b, last, func() error { return b.node.handOver(b.envelope, b.ref, s.clock.Now()) })
 }
 
 // handOver gives a block to the driver and to gossip.
@@ -361,11 +379,13 @@ func (s *Sequencer) settle(sl *slot) {
 			continue
 		}
 		p := b.envelope.ExecutionPayload
+		logs, messages := sl.check.Logs(b.id)
 		sl.report.Blocks = append(sl.report.Blocks, BlockReport{
-			Chain: b.id, Ref: b.ref, Transactions: len(p.Transactions), GasUsed: uint64(p.GasUsed),
+			Chain: b.id, Ref: b.ref, Transactions: len(p.Transactions), GasUsed: uint64(p.GasUsed), Logs: logs, Messages: messages,
 		})
 	}
 	if s.observer != nil {
+		sl.report.Spans = sl.timeline.all()
 		s.observer.SlotSealed(sl.report)
 	}
 }

@@ -106,9 +106,15 @@ func (s *Sequencer) SetChains(chains []sequence.ChainID) error {
 	return nil
 }
 
+// absence is a chain that cannot be built on, and why.
+type absence struct {
+	*chain
+	why string
+}
+
 // look looks at all chains of the set: those that can be built on, and why the others
 // cannot. It changes nothing and waits for nothing.
-func (s *Sequencer) look(quorum []sequence.ChainID) (ready []*member, absent []*chain, reasons []string) {
+func (s *Sequencer) look(quorum []sequence.ChainID) (ready []*member, absent []absence, reasons []string) {
 	quorum = s.fresh(quorum)
 	for _, c := range s.chains {
 		if !c.member.Load() {
@@ -116,18 +122,18 @@ func (s *Sequencer) look(quorum []sequence.ChainID) (ready []*member, absent []*
 		}
 		m, why := s.lookAt(c)
 		if why == "" && quorum != nil && !slices.Contains(quorum, c.id) {
-			why = "too few operators can build on it"
+			why = tooFew
 		}
 		if why == "" {
 			ready = append(ready, m)
 			if !c.onProbation() {
 				continue
 			}
-			why = "the last slots it was in failed because of it, it is tried alone"
+			why = failedSlots
 		}
 		reasons = append(reasons, fmt.Sprintf("%s: %s", c.id, why))
 		if why != switchedOff {
-			absent = append(absent, c)
+			absent = append(absent, absence{c, why})
 		}
 	}
 	return ready, absent, reasons
@@ -159,10 +165,10 @@ func (s *Sequencer) gather(quorum []sequence.ChainID) (ready []*member, wait boo
 	ready, absent, reasons := s.look(quorum)
 	for _, m := range ready {
 		if !m.onProbation() {
-			m.leftOut = false
+			m.leftOut.Store(false)
 		}
 	}
-	absent = slices.DeleteFunc(absent, func(c *chain) bool { return c.leftOut })
+	absent = slices.DeleteFunc(absent, func(c absence) bool { return c.leftOut.Load() })
 	if len(absent) == 0 || len(ready) == 0 {
 		s.alone = s.clock.Now() // nobody waits
 	}
@@ -178,7 +184,8 @@ func (s *Sequencer) gather(quorum []sequence.ChainID) (ready []*member, wait boo
 	}
 	if !wait {
 		for _, c := range absent {
-			c.leftOut = true
+			c.leftOut.Store(true)
+			s.metrics.ChainLeftOut(c.id, hindrance(c.why))
 			s.log.Warn("Going on without a chain that is not ready; it catches up when it is", "chain", c.id, "waited", s.cfg.Grace, "why", why)
 		}
 	}

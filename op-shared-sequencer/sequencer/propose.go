@@ -258,7 +258,7 @@ func (s *Sequencer) judge(c *call, sl *slot, err error, bounded bool) error {
 		}
 		switch {
 		case engineFailed(broken.Err):
-			b.trouble.set(broken.Err)
+			s.noteTrouble(b.chain, broken.Err)
 		case errors.Is(broken.Err, engine.ErrInvalidAttributes) && b.node != nil:
 			b.node.backOff(time.Second)
 		}
@@ -281,7 +281,7 @@ func (s *Sequencer) newSlot(p pick) *slot {
 
 // first builds the subblock that opens a slot.
 func (s *Sequencer) first(c *call, sl *slot, base common.Hash) (_ *attempt, err error) {
-	ctx, watch := c.ctx, s.watch()
+	ctx, watch := c.ctx, sl.watch(0)
 	c.take(sl)
 	for _, b := range sl.blocks {
 		if b.err != nil {
@@ -300,11 +300,11 @@ func (s *Sequencer) first(c *call, sl *slot, base common.Hash) (_ *attempt, err 
 	if err := each(sl.blocks, func(b *block) error { return b.prepare(ctx, s.clock) }); err != nil {
 		return nil, err
 	}
-	watch.lap(&sl.report.Attributes)
+	watch.lap(StageAttributes, &sl.report.Attributes)
 	if err := sl.open(ctx); err != nil {
 		return nil, err
 	}
-	watch.lap(&sl.report.Open)
+	watch.lap(StageOpen, &sl.report.Open)
 	sub := &sequence.Subblock{Slot: sl.time, Parent: base}
 	for _, b := range sl.blocks {
 		sub.Openings = append(sub.Openings, b.opening)
@@ -318,7 +318,7 @@ func (s *Sequencer) following(c *call, sl *slot, before *sequence.Subblock, onTr
 	s.settleBlocks(c, sl, onTrial)
 	for _, b := range sl.blocks {
 		if b.err == nil && ready != nil && !slices.Contains(ready, b.id) && s.overdue(b.chain) {
-			b.err = errors.New("too few operators can build on it")
+			b.err = errors.New(tooFew)
 		}
 		if b.err != nil && !s.overdue(b.chain) {
 			return nil, fmt.Errorf("%w: chain %s: %w", rotation.ErrPass, b.id, b.err)
@@ -354,7 +354,7 @@ func (s *Sequencer) settleBlocks(c *call, sl *slot, onTrial bool) {
 		if b.err != nil {
 			b.drop()
 			if engineFailed(b.err) {
-				b.trouble.set(b.err)
+				s.noteTrouble(b.chain, b.err)
 			}
 		}
 		return nil
@@ -391,11 +391,15 @@ func (s *Sequencer) fill(ctx context.Context, a *attempt, sub, before *sequence.
 	if s.tamper != nil && last {
 		s.tamper(ctx, sl.time, blocks)
 	}
-	watch := s.watch()
+	watch := sl.watch(sub.Index)
 	if err := sl.conclude(ctx, sub, before, last); err != nil {
 		return err
 	}
-	watch.lap(&sl.report.Seal)
+	if last {
+		watch.lap(StageSeal, &sl.report.Seal)
+	} else {
+		watch.lap(StageCut, &sl.report.Cut)
+	}
 	if err := sub.Check(); err != nil {
 		return err
 	}
@@ -424,7 +428,7 @@ func (sl *slot) conclude(ctx context.Context, sub, before *sequence.Subblock, la
 		case b.err != nil:
 			*r = resultOf(before, b.id)
 		case last:
-			if err = b.seal(ctx); err == nil {
+			if err = sl.timed(StageSeal, b, sub.Index, func() error { return b.seal(ctx) }); err == nil {
 				*r = b.sealedResult()
 			}
 		default:

@@ -40,6 +40,13 @@ func (t *engineTrouble) set(err error) {
 	t.err = err
 }
 
+// is says whether the engine is in trouble.
+func (t *engineTrouble) is() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.err != nil
+}
+
 // engineFailed says whether an error is the engine's: it is gone, or lost blocks or state.
 func engineFailed(err error) bool {
 	return errors.Is(err, engine.ErrUnavailable) || errors.Is(err, engine.ErrUnknownParent) || errors.Is(err, errLost) ||
@@ -58,7 +65,7 @@ func (s *Sequencer) engineTrouble(c *chain) string {
 		t.mu.Unlock()
 		return ""
 	}
-	why := fmt.Sprintf("its engine failed: %v", t.err)
+	why := engineFault + t.err.Error()
 	mend := !t.mending && !s.clock.Now().Before(t.again) && s.life.Err() == nil
 	t.mending = t.mending || mend
 	t.mu.Unlock()
@@ -100,7 +107,7 @@ func (s *Sequencer) checkMended(ctx context.Context, c *chain, n *node, head eth
 		s.log.Warn("Driver has to find its head again", "chain", c.id, "err", err)
 		n.requestReset(err)
 	case err != nil:
-		c.trouble.set(err)
+		s.noteTrouble(c, err)
 	}
 	t.mu.Lock()
 	t.mended = false
@@ -190,7 +197,7 @@ func (s *Sequencer) reconcile(ctx context.Context, c *chain) {
 	if why = s.checkMended(ctx, c, n, head); why == "" {
 		if err := s.redeliver(ctx, &member{chain: c, node: n, head: head}); err != nil {
 			if engineFailed(err) {
-				c.trouble.set(err)
+				s.noteTrouble(c, err)
 			}
 			why = err.Error()
 		}
@@ -209,6 +216,7 @@ func (s *Sequencer) syncHistory(m *member) {
 	s.run(func() {
 		defer c.syncing.Store(false)
 		if err := s.history.Sync(s.life, c.id, source); err != nil && s.life.Err() == nil {
+			s.metrics.HistorySyncFailed(c.id)
 			s.log.Warn("Message history is behind, messages of the chain are refused", "chain", c.id, "head", source.member.head, "err", err)
 		}
 	})
@@ -262,6 +270,7 @@ func (s *Sequencer) redeliver(ctx context.Context, m *member) error {
 		}
 		switch err := m.node.handOver(env, ref, s.clock.Now()); {
 		case err == nil:
+			s.metrics.BlockRedelivered(m.id)
 			s.log.Info("Agreed block was handed over again", "chain", m.id, "block", ref, "made", made)
 		case errors.Is(err, opengine.ErrPayloadDenied), errors.Is(err, opengine.ErrPayloadInvalid):
 			return s.rewind(ctx, m, logged)
@@ -460,6 +469,7 @@ func (s *Sequencer) rewind(ctx context.Context, m *member, logged eth.BlockID) e
 		return fmt.Errorf("its ledger cannot be rewound: %w", err)
 	}
 	if lost := logged.Number - kept; lost > 0 {
+		s.metrics.BlocksTakenBack(m.id, lost)
 		s.log.Warn("Agreed blocks were taken back", "chain", m.id, "blocks", lost, "agreed", logged, "head", m.head,
 			"bundles_run_again", len(again), "bundles_undone", len(undone))
 	}
@@ -559,6 +569,7 @@ func (s *Sequencer) tidy(prune bool) {
 		}
 		if final := n.finalizedHead(); final.Number > 0 {
 			if err := s.ledger.Finalize(s.life, c.id, final.ID()); err != nil && s.life.Err() == nil {
+				s.metrics.LedgerTidyFailed(c.id)
 				s.log.Warn("Ledger could not note a final block", "chain", c.id, "block", final, "err", err)
 			}
 		}
@@ -567,6 +578,7 @@ func (s *Sequencer) tidy(prune bool) {
 			continue
 		}
 		if err := s.ledger.Prune(s.life, c.id, safe-s.cfg.Retention); err != nil && s.life.Err() == nil {
+			s.metrics.LedgerTidyFailed(c.id)
 			s.log.Warn("Ledger could not be pruned", "chain", c.id, "below", safe-s.cfg.Retention, "err", err)
 		}
 	}

@@ -18,8 +18,9 @@ import (
 type SlotReport struct {
 	Slot   sequence.Slot
 	Blocks []BlockReport // ascending by chain
-	// Executed and Failed count the bundles that were run in the slot.
-	Executed, Failed int
+	// Executed, Failed and PutOff count the bundles that were run in the slot; those put off
+	// are tried again.
+	Executed, Failed, PutOff int
 	// Late is when the slot was handed over, after its timestamp; negative: before it.
 	Late time.Duration
 
@@ -32,8 +33,14 @@ type SlotReport struct {
 
 	seen []common.Hash // bundles that other operators executed
 
-	// Fill, Relays, Bundles and Seal are of what this operator proposed, Verify of what others did.
-	Attributes, Open, Fill, Relays, Bundles, Seal, Verify, Log, HandOver, Index time.Duration
+	// Fill, Relays, Bundles, Cut and Seal are of what this operator proposed, Verify of what
+	// others did. Agree is from when a subblock was run here until it was agreed on.
+	Attributes, Open, Fill, Relays, Bundles, Cut, Seal, Verify, Agree, Log, HandOver, Index time.Duration
+
+	// Turns are who led the subblocks, in their order, where the rotation tells.
+	Turns []rotation.Turn
+	// Spans are when the parts of the slot were made, also those that were made in vain.
+	Spans []Span
 }
 
 // BlockReport is one chain's block in a slot.
@@ -42,6 +49,8 @@ type BlockReport struct {
 	Ref          eth.L2BlockRef
 	Transactions int // deposits included
 	GasUsed      uint64
+	Logs         int
+	Messages     int // executed
 }
 
 // Committed is a subblock that was agreed on, as this operator has it. What it points to is
@@ -93,9 +102,12 @@ func (s *Sequencer) tell(a *attempt) {
 }
 
 func (r *SlotReport) count(o *bundlepool.Outcome) {
-	if o.Kind == bundlepool.Execute {
+	switch o.Kind {
+	case bundlepool.Execute:
 		r.Executed++
-	} else {
+	case bundlepool.Retry:
+		r.PutOff++
+	default:
 		r.Failed++
 	}
 }

@@ -139,7 +139,7 @@ type Bundles interface {
 	Settled(chain sequence.ChainID, number uint64)
 }
 
-// Observer is told what happened in each slot. It must not block.
+// Observer is told what happened in each slot. It must not block, nor change the report.
 type Observer interface {
 	SlotSealed(r SlotReport)
 	SlotFailed(slot sequence.Slot, err error)
@@ -158,6 +158,7 @@ type Deps struct {
 	Relays   relay.Policy // of messages that plain transactions send
 	Observer Observer     // may be nil
 	Listener Listener     // may be nil
+	Metrics  Metrics      // may be nil
 	// SaveBundles makes the bundle pool durable. May be nil.
 	SaveBundles func() error
 	// Fatal is told of errors after which only a new start helps. May be nil.
@@ -189,6 +190,7 @@ type Sequencer struct {
 	relayer  builder.Relayer
 	observer Observer
 	listener Listener
+	metrics  Metrics
 	save     func() error
 	fatal    func(error)
 	tamper   func(ctx context.Context, slot sequence.Slot, blocks []*builder.Block)
@@ -238,7 +240,7 @@ func New(cfg Config, d Deps) (*Sequencer, error) {
 	}
 	s := &Sequencer{
 		cfg: cfg, log: d.Log, clock: d.Clock, executor: d.Executor, history: d.History, ledger: d.Ledger, bundles: d.Bundles,
-		relayer: d.Relayer, observer: d.Observer, listener: d.Listener, tamper: d.Tamper,
+		relayer: d.Relayer, observer: d.Observer, listener: d.Listener, metrics: d.Metrics, tamper: d.Tamper,
 		byID: map[sequence.ChainID]*chain{},
 	}
 	s.save, s.fatal, s.run, s.keepers = d.SaveBundles, d.Fatal, d.Go, !d.NoKeepers
@@ -251,10 +253,13 @@ func New(cfg Config, d Deps) (*Sequencer, error) {
 	if s.fatal == nil {
 		s.fatal = func(error) {}
 	}
+	if s.metrics == nil {
+		s.metrics = NoMetrics{}
+	}
 	standing := func(ctx context.Context, hash common.Hash) ([]builder.Kept, error) {
 		return s.building.standing(ctx, hash)
 	}
-	s.builder = builder.New(d.Bundles, standing, d.Relayer, d.Relays, func() bool { return d.Executor.Failsafe() }, d.Clock, d.Log)
+	s.builder = builder.New(d.Bundles, standing, d.Relayer, d.Relays, func() bool { return d.Executor.Failsafe() }, d.Clock, s.metrics, d.Log)
 	for id, c := range d.Chains {
 		if want := c.Engine.Chain(); want != id {
 			return nil, fmt.Errorf("chain %s is given the engine of chain %s", id, want)
@@ -310,7 +315,7 @@ func (s *Sequencer) Start(ctx context.Context) error {
 		if errs[i] != nil {
 			// The chain is left out until its engine is back; the others do not wait for it.
 			s.log.Error("Engine cannot be brought to the ledger's head yet", "chain", c.id, "err", errs[i])
-			c.trouble.set(errs[i])
+			s.noteTrouble(c, errs[i])
 		}
 	}
 	s.since = s.clock.Now()

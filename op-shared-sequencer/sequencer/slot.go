@@ -30,6 +30,8 @@ type slot struct {
 	check  *executor.Slot       // knows the logs of what was agreed
 	report SlotReport
 	ran    map[common.Hash]bundlepool.Ran
+	// timeline is when its parts were made.
+	timeline timeline
 }
 
 // block is one chain's block in a slot.
@@ -156,7 +158,9 @@ func (sl *slot) open(ctx context.Context) error {
 		parents[b.id] = b.opening.Parent()
 	}
 	sl.check = sl.s.executor.Begin(sl.time, parents)
-	if err := each(sl.blocks, func(b *block) (err error) { return b.open(ctx, sl.time) }); err != nil {
+	if err := each(sl.blocks, func(b *block) error {
+		return sl.timed(StageOpen, b, 0, func() error { return b.open(ctx, sl.time) })
+	}); err != nil {
 		return fmt.Errorf("opening slot %d: %w", sl.time, err)
 	}
 	for _, b := range sl.blocks {
@@ -317,6 +321,7 @@ type attempt struct {
 	order  *builder.Order // of this operator's own
 	// results of each step's transactions; nil if this operator has not run it
 	results [][]engine.TxResult
+	ranAt   time.Time // when it was done: the operators vote from here on
 }
 
 // begin begins an attempt at the slot's subblock with the given index. Rolling back to
@@ -365,7 +370,7 @@ const undoTime = 2 * time.Second
 
 // done completes the attempt.
 func (a *attempt) done(sub *sequence.Subblock, hash common.Hash) {
-	a.sub, a.hash = sub, hash
+	a.sub, a.hash, a.ranAt = sub, hash, a.slot.s.clock.Now()
 	for _, b := range a.slot.blocks {
 		if b.err == nil {
 			b.held = a.index + 1
@@ -383,6 +388,7 @@ func (a *attempt) keep() {
 		sl.report.Bundles += a.order.Bundled
 		sl.report.Relays += a.order.Relays
 		sl.report.Relayed.Add(a.order.Relayed)
+		sl.addWork(a.index, a.order)
 	}
 }
 
@@ -400,18 +406,4 @@ func each(blocks []*block, f func(b *block) error) error {
 		}
 	}
 	return nil
-}
-
-// stopwatch measures the parts of a slot.
-type stopwatch struct {
-	clock Clock
-	last  time.Time
-}
-
-func (s *Sequencer) watch() *stopwatch { return &stopwatch{clock: s.clock, last: s.clock.Now()} }
-
-func (w *stopwatch) lap(d *time.Duration) {
-	now := w.clock.Now()
-	*d += now.Sub(w.last)
-	w.last = now
 }

@@ -26,6 +26,7 @@ type standing struct {
 	deriving bool        // derivation builds blocks on this chain itself
 	deriveOn common.Hash // the parent it builds on
 
+	unsafe    eth.L2BlockRef // as the driver last said; what is built on is asked of the controller
 	localSafe eth.L2BlockRef
 	safe      eth.L2BlockRef // cross-safe
 	finalized eth.L2BlockRef
@@ -44,7 +45,7 @@ func (s *standing) observe(ev event.Event, now time.Time, blockTime time.Duratio
 	case opengine.EngineResetConfirmedEvent:
 		s.resetting, s.confirmed, s.deriving = false, true, false
 		s.resets++
-		s.localSafe, s.safe = x.LocalSafe, x.CrossSafe
+		s.unsafe, s.localSafe, s.safe = x.LocalUnsafe, x.LocalSafe, x.CrossSafe
 		// As upstream's sequencer: one block's rest, so that a reset loop cannot run hot.
 		s.notBefore = now.Add(blockTime)
 		return true
@@ -71,7 +72,7 @@ func (s *standing) observe(ev event.Event, now time.Time, blockTime time.Duratio
 		if s.deriving && x.UnsafeL2Head.Hash != s.deriveOn {
 			s.deriving = false
 		}
-		s.safe, s.finalized = x.SafeL2Head, x.FinalizedL2Head
+		s.unsafe, s.safe, s.finalized = x.UnsafeL2Head, x.SafeL2Head, x.FinalizedL2Head
 	case opengine.LocalSafeUpdateEvent:
 		s.localSafe = x.Ref
 	}
@@ -83,6 +84,17 @@ const (
 	noDriver    = "its virtual node is not running"
 	switchedOff = "sequencing is switched off (admin_startSequencer turns it on)"
 	notMember   = "it does not take part in the set (the operators decide that)"
+	unconfirmed = "its driver has not confirmed a first reset"
+	isResetting = "its driver is resetting"
+	isDeriving  = "derivation is building a block"
+	backingOff  = "it is backing off"
+	noHead      = "its head is not known yet"
+	tooFew      = "too few operators can build on it"
+	failedSlots = "the last slots it was in failed because of it, it is tried alone"
+	// These go on with what was found.
+	unreplaced   = "derivation has yet to replace block "
+	unsafeTooFar = "its safe head "
+	engineFault  = "its engine failed: "
 )
 
 // paused says why no block may be built, whatever the head is, or "" if one may.
@@ -93,13 +105,13 @@ func (s *standing) paused(now time.Time) string {
 	case !s.active:
 		return switchedOff
 	case !s.confirmed:
-		return "its driver has not confirmed a first reset"
+		return unconfirmed
 	case s.resetting:
-		return "its driver is resetting"
+		return isResetting
 	case s.deriving:
-		return "derivation is building a block"
+		return isDeriving
 	case now.Before(s.notBefore):
-		return "it is backing off"
+		return backingOff
 	}
 	return ""
 }
@@ -114,11 +126,11 @@ func (s *standing) blocked(head eth.L2BlockRef, denied *uint64, now time.Time) s
 	case denied != nil && s.localSafe.Number < *denied:
 		// Derivation replaces the denied block by one with deposits only. Whatever is
 		// built at that height before is thrown away.
-		return fmt.Sprintf("derivation has yet to replace block %d, which was invalidated", *denied)
+		return fmt.Sprintf(unreplaced+"%d, which was invalidated", *denied)
 	case head == (eth.L2BlockRef{}):
-		return "its head is not known yet"
+		return noHead
 	case s.maxSafeLag > 0 && s.safe.Number+s.maxSafeLag <= head.Number:
-		return fmt.Sprintf("its safe head %d is %d blocks behind, the limit is %d", s.safe.Number, head.Number-s.safe.Number, s.maxSafeLag)
+		return fmt.Sprintf(unsafeTooFar+"%d is %d blocks behind, the limit is %d", s.safe.Number, head.Number-s.safe.Number, s.maxSafeLag)
 	}
 	return ""
 }

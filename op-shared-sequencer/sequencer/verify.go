@@ -55,6 +55,7 @@ func (s *Sequencer) Verify(ctx context.Context, sub *sequence.Subblock) error {
 	s.dropTrial()
 	a, err := s.verify(ctx, sub, hash)
 	if err != nil {
+		s.refused(err)
 		return fmt.Errorf("subblock %d of slot %d: %w", sub.Index, sub.Slot, err)
 	}
 	s.mu.Lock()
@@ -112,7 +113,7 @@ func (s *Sequencer) verify(ctx context.Context, sub *sequence.Subblock, hash com
 	if err != nil {
 		var broken *builder.ChainError
 		if errors.As(err, &broken) && engineFailed(broken.Err) && s.byID[broken.Chain] != nil {
-			s.byID[broken.Chain].trouble.set(broken.Err)
+			s.noteTrouble(s.byID[broken.Chain], broken.Err)
 			err = fmt.Errorf("%w: %w", ErrNotReady, err)
 		}
 		return nil, err
@@ -136,7 +137,7 @@ func (s *Sequencer) proposedSlot(sub *sequence.Subblock) *slot {
 // verifyFirst runs a subblock that opens a slot: on this operator's own heads, with
 // attributes from its own view of L1.
 func (s *Sequencer) verifyFirst(c *call, sl *slot, sub *sequence.Subblock) (_ *attempt, err error) {
-	ctx, watch := c.ctx, s.watch()
+	ctx, watch := c.ctx, sl.watch(sub.Index)
 	for _, o := range sub.Openings {
 		if ch := s.byID[o.Chain]; ch == nil || !ch.member.Load() {
 			return nil, fmt.Errorf("%w: chain %s does not take part in the set", ErrOutOfPlace, o.Chain)
@@ -163,7 +164,7 @@ func (s *Sequencer) verifyFirst(c *call, sl *slot, sub *sequence.Subblock) (_ *a
 	if err := sl.checkOrigins(); err != nil {
 		return nil, err
 	}
-	watch.lap(&sl.report.Attributes)
+	watch.lap(StageAttributes, &sl.report.Attributes)
 	a := sl.begin(0)
 	defer func() {
 		if err != nil {
@@ -174,20 +175,20 @@ func (s *Sequencer) verifyFirst(c *call, sl *slot, sub *sequence.Subblock) (_ *a
 	if err := sl.open(ctx); err != nil {
 		return nil, err
 	}
-	watch.lap(&sl.report.Open)
+	watch.lap(StageOpen, &sl.report.Open)
 	if a.results, err = sl.execute(ctx, sub); err != nil {
 		return nil, err
 	}
 	if err := sl.compare(ctx, sub, nil); err != nil {
 		return nil, err
 	}
-	watch.lap(&sl.report.Verify)
+	watch.lap(StageVerify, &sl.report.Verify)
 	return a, nil
 }
 
 // verifyNext runs a later subblock of the slot.
 func (s *Sequencer) verifyNext(c *call, sl *slot, sub *sequence.Subblock) (_ *attempt, err error) {
-	ctx, watch := c.ctx, s.watch()
+	ctx, watch := c.ctx, sl.watch(sub.Index)
 	s.settleBlocks(c, sl, false)
 	a := sl.begin(sub.Index)
 	defer func() {
@@ -206,7 +207,7 @@ func (s *Sequencer) verifyNext(c *call, sl *slot, sub *sequence.Subblock) (_ *at
 	if err := sl.compare(ctx, sub, sl.agreed[len(sl.agreed)-1]); err != nil {
 		return nil, err
 	}
-	watch.lap(&sl.report.Verify)
+	watch.lap(StageVerify, &sl.report.Verify)
 	return a, nil
 }
 
@@ -346,6 +347,8 @@ func (sl *slot) execute(ctx context.Context, sub *sequence.Subblock) ([][]engine
 		}
 	}
 	if err := each(touched, func(b *block) (err error) {
+		start := sl.s.clock.Now()
+		defer func() { sl.span(StageVerify, b.id, sub.Index, start) }()
 		for i, st := range steps {
 			if st.Chain != b.id {
 				continue
@@ -507,7 +510,7 @@ func (sl *slot) compare(ctx context.Context, sub, before *sequence.Subblock) err
 			}
 			return err
 		}
-		if err := b.seal(ctx); err != nil {
+		if err := sl.timed(StageSeal, b, sub.Index, func() error { return b.seal(ctx) }); err != nil {
 			return err
 		}
 		if have := b.sealedResult(); have != want {

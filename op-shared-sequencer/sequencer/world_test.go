@@ -96,6 +96,8 @@ type world struct {
 	agreed    []*ledger.Record
 	onSeal    func() // after each slot
 	fatal     []error
+	also      Observer // is told, too
+	metrics   Metrics
 	// saveErr and appendErr are what becomes of saving bundles and of the ledger.
 	saveErr, appendErr error
 }
@@ -209,7 +211,7 @@ func (w *world) startSequencer() {
 	require.NoError(w.t, err)
 	w.seq, err = New(w.cfg, Deps{
 		Log: logger, Clock: clock.SystemClock, Chains: chains, Executor: w.exec, History: w.history, Ledger: w.ledger,
-		Bundles: w.pool, Relayer: relayer, Observer: w, Listener: w, SaveBundles: w.saveBundles,
+		Bundles: w.pool, Relayer: relayer, Observer: w, Listener: w, Metrics: w.metrics, SaveBundles: w.saveBundles,
 		Fatal:    func(err error) { w.set(func() { w.fatal = append(w.fatal, err) }) },
 		Rotation: w.makeRotation,
 	})
@@ -259,6 +261,9 @@ func (w *world) SlotSealed(r SlotReport) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.reports = append(w.reports, r)
+	if w.also != nil {
+		w.also.SlotSealed(r)
+	}
 	if w.onSeal != nil {
 		w.onSeal()
 	}

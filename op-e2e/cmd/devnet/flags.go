@@ -53,6 +53,7 @@ var (
 	nodePortFlag      = portFlag("node.port", "NODE_PORT", 7545, "op-node RPC")
 	sequencerPortFlag = portFlag("sequencer.port", "SEQUENCER_PORT", 7546, "sharedseq RPC")
 	statusPortFlag    = portFlag("status.port", "STATUS_PORT", 7547, "status page")
+	metricsPortFlag   = &cli.IntFlag{Name: "metrics.port", EnvVars: env("METRICS_PORT"), Value: 7300, Usage: "Port of op-node's metrics; 0: none are served."}
 	freePortsFlag     = &cli.BoolFlag{Name: "free-ports", EnvVars: env("FREE_PORTS"), Usage: "Listen on free ports instead of fixed ones."}
 
 	reportFlag = &cli.StringFlag{Name: "report", EnvVars: env("REPORT"), Value: filepath.Join("build", "reports", "demo.json"), Usage: "File for the report."}
@@ -67,7 +68,7 @@ var commonFlags = []cli.Flag{
 }
 
 var upFlags = slices.Concat(commonFlags, []cli.Flag{
-	chainsFlag, p2pFlag, loadFlag, forFlag, l1PortFlag, beaconPortFlag, l2PortFlag, nodePortFlag, sequencerPortFlag, statusPortFlag, freePortsFlag, bundlesFlag,
+	chainsFlag, p2pFlag, loadFlag, forFlag, l1PortFlag, beaconPortFlag, l2PortFlag, nodePortFlag, sequencerPortFlag, statusPortFlag, metricsPortFlag, freePortsFlag, bundlesFlag,
 })
 
 var indexFlag = &cli.IntFlag{Name: "index", Usage: "Which operator, from 0."}
@@ -172,6 +173,7 @@ func parsePorts(c *cli.Context, chains []uint64) (devnet.Ports, error) {
 		port *int
 	}{
 		{l1PortFlag, &p.L1}, {beaconPortFlag, &p.Beacon}, {nodePortFlag, &p.Node}, {sequencerPortFlag, &p.SharedSequencer}, {statusPortFlag, &p.Status},
+		{metricsPortFlag, &p.Metrics},
 	} {
 		*f.port = c.Int(f.flag.Name)
 		if err := check(f.flag.Name, *f.port); err != nil {

@@ -153,6 +153,9 @@ func printEndpoints(w io.Writer, d *devnet.Devnet, logFile string) error {
 	row("super roots", e.Node)
 	row("sharedseq", e.SharedSequencer)
 	row("status page", e.StatusPage)
+	if e.Metrics != "" {
+		row("op-node's metrics", e.Metrics)
+	}
 	row("L1 beacon API", e.L1Beacon)
 	row("ERC-7802 token, open mint", e.TestToken.Hex())
 	fmt.Fprintln(w, "\nfunded keys, on L1 and every rollup; everybody knows them")

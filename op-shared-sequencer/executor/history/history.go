@@ -203,6 +203,8 @@ type chain struct {
 
 	// writing is held by whoever changes the database; it is taken before mu.
 	writing sync.Mutex
+	// progress is that of a sync, for monitoring.
+	progress progress
 	// linked: the chain of block hashes was found whole since the database was opened.
 	linked bool // guarded by writing
 

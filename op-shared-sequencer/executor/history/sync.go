@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	progressEvery = 10_000 // blocks
+	progressEvery = 2_000 // blocks
 	// maxReorgs bounds how often Sync begins again without having come further.
 	maxReorgs = 16
 )
@@ -193,10 +193,19 @@ func (c *chain) fill(ctx context.Context, src executor.Source, head eth.BlockRef
 		from = c.head.Number + 1
 	}
 	c.mu.RUnlock()
+	c.progress.begin(from, head.Number)
+	defer c.progress.end()
+	if from+progressEvery < head.Number {
+		c.log.Info("Filling the message history, messages of the chain are refused until it is there", "from", from, "to", head.Number)
+		defer func() {
+			c.log.Info("Message history", "added", added, "at", from+added-min(added, 1), "to", head.Number, "complete", err == nil)
+		}()
+	}
 	for n := from; n <= head.Number; n++ {
 		if n != from && (n-from)%progressEvery == 0 {
-			c.log.Info("Filling the message history", "block", n, "from", from, "to", head.Number)
+			c.log.Info("Filling the message history", "block", n, "from", from, "to", head.Number, "percent", 100*(n-from)/(head.Number-from))
 		}
+		c.progress.at.Store(n)
 		block, err := src.Block(ctx, n)
 		if err != nil {
 			return added, fmt.Errorf("block %d: %w", n, err)

@@ -14,6 +14,7 @@ import (
 
 	abci "github.com/cometbft/cometbft/abci/types"
 	cmtcfg "github.com/cometbft/cometbft/config"
+	"github.com/cometbft/cometbft/types"
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/log"
 
@@ -130,6 +131,7 @@ func (a *app) InitChain(_ context.Context, req *abci.RequestInitChain) (*abci.Re
 // Query answers whether a node may connect.
 func (a *app) Query(_ context.Context, req *abci.RequestQuery) (*abci.ResponseQuery, error) {
 	if id, ok := strings.CutPrefix(req.Path, "/p2p/filter/id/"); ok && !a.cfg.Public && !a.allowed.has(id) {
+		a.cfg.Metrics.ConnectionRefused()
 		return &abci.ResponseQuery{Code: 1, Log: "not among the peers of this node"}, nil
 	}
 	return &abci.ResponseQuery{}, nil
@@ -325,6 +327,7 @@ func (a *app) ExtendVote(context.Context, *abci.RequestExtendVote) (*abci.Respon
 
 func (a *app) VerifyVoteExtension(_ context.Context, req *abci.RequestVerifyVoteExtension) (*abci.ResponseVerifyVoteExtension, error) {
 	if _, err := decodeReady(req.VoteExtension); err != nil {
+		a.cfg.Metrics.VoteRefused()
 		a.log.Warn("Vote with bad readiness is refused", "height", req.Height, "operator", a.current().operator(voter(req.ValidatorAddress)), "err", err)
 		return &abci.ResponseVerifyVoteExtension{Status: abci.ResponseVerifyVoteExtension_REJECT}, nil
 	}
@@ -367,6 +370,7 @@ func (a *app) FinalizeBlock(_ context.Context, req *abci.RequestFinalizeBlock) (
 	}
 	for i, err := range b.refused {
 		if err != nil {
+			a.cfg.Metrics.ChangeWithoutEffect()
 			a.log.Warn("Agreed change has no effect", "height", req.Height, "change", &b.changes[i].Change, "err", err)
 		}
 	}
@@ -393,7 +397,7 @@ func (a *app) Commit(context.Context, *abci.RequestCommit) (*abci.ResponseCommit
 	if b == nil {
 		return nil, errors.New("commit without a block")
 	}
-	round, err := a.commit(b)
+	seen, err := a.commit(b)
 	if err != nil {
 		err = fmt.Errorf("commit of height %d (subblock %d of slot %d): %w", b.state.height, b.sub.Index, b.sub.Slot, err)
 		a.fatal(err)
@@ -423,23 +427,24 @@ func (a *app) Commit(context.Context, *abci.RequestCommit) (*abci.ResponseCommit
 	}
 	a.ready.Store(&ready)
 	a.pace(s, b.began)
-	a.cfg.Metrics.Committed(s.height, round, a.cfg.Clock.Since(b.began))
+	a.cfg.Metrics.Committed(s.height, seen.Round, a.cfg.Clock.Since(b.began))
 	a.cfg.Metrics.Shortened(s.shortened())
+	a.tellVotes(b, seen)
 	return &abci.ResponseCommit{RetainHeight: a.retain(s)}, nil
 }
 
-func (a *app) commit(b *block) (round int32, err error) {
+func (a *app) commit(b *block) (seen *types.Commit, err error) {
 	defer a.watch.enter("Commit")()
 	if err := a.commitCtx.Err(); err != nil {
-		return 0, err
+		return nil, err
 	}
-	seen := a.stores.blocks.LoadSeenCommit(int64(b.state.height))
+	seen = a.stores.blocks.LoadSeenCommit(int64(b.state.height))
 	if seen == nil {
-		return 0, errors.New("its votes are not stored")
+		return nil, errors.New("its votes are not stored")
 	}
 	votes, err := seen.ToProto().Marshal()
 	if err != nil {
-		return 0, fmt.Errorf("its votes: %w", err)
+		return nil, fmt.Errorf("its votes: %w", err)
 	}
 	if b.sub.Index == 0 { // also when the slot before was given up
 		a.votes = nil
@@ -448,7 +453,7 @@ func (a *app) commit(b *block) (round int32, err error) {
 	var agreement []byte
 	if b.sub.Last() {
 		if agreement, err = b.state.encode(a.votes); err != nil {
-			return 0, err
+			return nil, err
 		}
 		a.votes = nil
 	}
@@ -457,7 +462,7 @@ func (a *app) commit(b *block) (round int32, err error) {
 			Turn: rotation.Turn{Height: b.state.height, Leader: b.leader}, Round: int(seen.Round), Missed: a.current().missed(seen.Round),
 		})
 	}
-	return seen.Round, a.machine.Commit(a.commitCtx, b.sub, agreement)
+	return seen, a.machine.Commit(a.commitCtx, b.sub, agreement)
 }
 
 // missed are the leaders of the next height's rounds before the given one.

@@ -4,7 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	opmetrics "github.com/ethereum-optimism/optimism/op-service/metrics"
 )
 
 // Metrics is told what happens. Its methods must not block.
@@ -22,6 +23,27 @@ type Metrics interface {
 	Peers(n int)
 	// Shortened is how many operators' turns are shortened.
 	Shortened(n int)
+	// Votes are those that were seen for a height.
+	Votes(v Votes)
+	// TurnMissed: an operator had its turn, and another's subblock was agreed on.
+	TurnMissed(operator string)
+	// VoteRefused: an operator's vote was not well formed.
+	VoteRefused()
+	// ChangeWithoutEffect: a change of the set was agreed on and does not fit it any more.
+	ChangeWithoutEffect()
+	// ConnectionRefused: a node that is not among the peers wanted to connect.
+	ConnectionRefused()
+}
+
+// Votes for a height, when it was committed here. Late ones are not among them.
+type Votes struct {
+	Leader       string
+	Voted, Power uint64 // power that voted for it, and of all
+	Missing      []string
+	// Own says whether this operator's vote is among them; true if it has none in the set.
+	Own bool
+	// Offsets are how far the clocks by which operators voted were from the middle of them all.
+	Offsets map[string]time.Duration
 }
 
 // Reasons for the rejection of a proposal.
@@ -56,6 +78,11 @@ func (NoMetrics) Passed()                                {}
 func (NoMetrics) Gossip(string)                          {}
 func (NoMetrics) Peers(int)                              {}
 func (NoMetrics) Shortened(int)                          {}
+func (NoMetrics) Votes(Votes)                            {}
+func (NoMetrics) TurnMissed(string)                      {}
+func (NoMetrics) VoteRefused()                           {}
+func (NoMetrics) ChangeWithoutEffect()                   {}
+func (NoMetrics) ConnectionRefused()                     {}
 
 // promMetrics are for Prometheus.
 type promMetrics struct {
@@ -67,11 +94,18 @@ type promMetrics struct {
 	gossip    *prometheus.CounterVec
 	peers     prometheus.Gauge
 	shortened prometheus.Gauge
+	subblocks *prometheus.CounterVec
+	missed    *prometheus.CounterVec
+	voted     prometheus.Gauge
+	power     prometheus.Gauge
+	missing   *prometheus.CounterVec
+	own       prometheus.Counter
+	offset    *prometheus.GaugeVec
+	refused   *prometheus.CounterVec
 }
 
 // NewMetrics registers metrics for Prometheus.
-func NewMetrics(namespace string, reg prometheus.Registerer) Metrics {
-	f := promauto.With(reg)
+func NewMetrics(namespace string, f opmetrics.Factory) Metrics {
 	name := func(n string) prometheus.Opts {
 		return prometheus.Opts{Namespace: namespace, Subsystem: "rotation", Name: n}
 	}
@@ -94,6 +128,20 @@ func NewMetrics(namespace string, reg prometheus.Registerer) Metrics {
 			Help: "Bundles and changes that peers sent."}, []string{"outcome"}),
 		peers:     gauge("peers", "Peers that are connected."),
 		shortened: gauge("shortened_operators", "Operators whose turns are shortened because they did not deliver."),
+		subblocks: f.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Subsystem: "rotation", Name: "subblocks_total",
+			Help: "Subblocks that were agreed on, by who led them."}, []string{"operator"}),
+		missed: f.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Subsystem: "rotation", Name: "missed_turns_total",
+			Help: "Turns in which the operator's subblock was not agreed on, and another's was."}, []string{"operator"}),
+		voted: gauge("voted_power", "Power of the votes for the newest subblock that were there when it was committed here."),
+		power: gauge("power", "Power of all operators. More than two thirds have to vote."),
+		missing: f.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Subsystem: "rotation", Name: "missing_votes_total",
+			Help: "Subblocks without the operator's vote when they were committed here. Slow votes are among them: more than two thirds are enough."}, []string{"operator"}),
+		own: f.NewCounter(prometheus.CounterOpts{Namespace: namespace, Subsystem: "rotation", Name: "own_missing_votes_total",
+			Help: "Subblocks that were agreed on without this operator's vote."}),
+		offset: f.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Subsystem: "rotation", Name: "clock_offset_seconds",
+			Help: "How far the clock by which an operator voted for the newest subblock is from the median of all. The time between votes, some network delays, is in it; a clock that is behind shows by one slot at most."}, []string{"operator"}),
+		refused: f.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Subsystem: "rotation", Name: "refused_total",
+			Help: "What was refused beside proposals and gossip: votes that are not well formed, changes of the set that do not fit it any more, connections of nodes that are not peers."}, []string{"what"}),
 	}
 }
 
@@ -107,3 +155,23 @@ func (m *promMetrics) Passed()                { m.passed.Inc() }
 func (m *promMetrics) Gossip(outcome string)  { m.gossip.WithLabelValues(outcome).Inc() }
 func (m *promMetrics) Peers(n int)            { m.peers.Set(float64(n)) }
 func (m *promMetrics) Shortened(n int)        { m.shortened.Set(float64(n)) }
+func (m *promMetrics) TurnMissed(who string)  { m.missed.WithLabelValues(who).Inc() }
+func (m *promMetrics) VoteRefused()           { m.refused.WithLabelValues("vote").Inc() }
+func (m *promMetrics) ChangeWithoutEffect()   { m.refused.WithLabelValues("change").Inc() }
+func (m *promMetrics) ConnectionRefused()     { m.refused.WithLabelValues("connection").Inc() }
+
+func (m *promMetrics) Votes(v Votes) {
+	m.subblocks.WithLabelValues(v.Leader).Inc()
+	m.voted.Set(float64(v.Voted))
+	m.power.Set(float64(v.Power))
+	for _, who := range v.Missing {
+		m.missing.WithLabelValues(who).Inc()
+	}
+	if !v.Own {
+		m.own.Inc()
+	}
+	m.offset.Reset() // of operators that have left, too
+	for who, d := range v.Offsets {
+		m.offset.WithLabelValues(who).Set(d.Seconds())
+	}
+}

@@ -439,6 +439,8 @@ type Status struct {
 	Syncing   bool             `json:"syncing"` // fetches what was agreed on, does not vote
 	Peers     []PeerStatus     `json:"peers"`
 	Operators []OperatorStatus `json:"operators"` // ascending by address
+	// PendingChanges of the set wait for approval.
+	PendingChanges int `json:"pendingChanges"`
 }
 
 // PeerStatus is a node that is connected.
@@ -459,7 +461,7 @@ type OperatorStatus struct {
 // Status of the rotation.
 func (r *Rotation) Status() Status {
 	s := r.app.current()
-	st := Status{NodeID: string(r.nodeKey.ID()), Height: s.height, Durable: r.app.durable.Load(), Syncing: r.phase() != voting}
+	st := Status{NodeID: string(r.nodeKey.ID()), Height: s.height, Durable: r.app.durable.Load(), Syncing: r.phase() != voting, PendingChanges: len(s.set.Pending())}
 	if r.cfg.OperatorKey != nil {
 		st.Operator = crypto.PubkeyToAddress(r.cfg.OperatorKey.PublicKey)
 		o, _ := s.set.Operator(st.Operator)

@@ -81,6 +81,7 @@ type outcome struct {
 	updates []abci.ValidatorUpdate
 	inForce []operators.Change
 	refused []error // per change of the block; nil if it was taken
+	missed  []voter // their turn at the height before
 }
 
 // advance gives the state after the next height. Everything in it comes from the agreed
@@ -90,10 +91,10 @@ func (s *state) advance(sub *sequence.Subblock, hash common.Hash, changes []*ope
 		height: s.height + 1, set: s.set.Clone(), last: s.now, now: s.next, creator: creator,
 		turns: maps.Clone(s.turns), leaving: slices.Clone(s.leaving),
 	}
-	if s.height > 0 {
-		n.settleTurns(s, commit, rules)
-	}
 	out := &outcome{state: n, refused: make([]error, len(changes))}
+	if s.height > 0 {
+		out.missed = n.settleTurns(s, commit, rules)
+	}
 	for i, c := range changes {
 		out.refused[i] = n.set.Apply(c, sub.Slot)
 	}

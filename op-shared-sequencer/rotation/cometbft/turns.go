@@ -41,8 +41,8 @@ func missedTurns(at *state, commit abci.CommitInfo) (missed map[voter]bool, powe
 }
 
 // settleTurns takes the votes for the block of the state before into account. They are
-// agreed on only with the block behind it.
-func (s *state) settleTurns(before *state, commit abci.CommitInfo, rules Timeouts) {
+// agreed on only with the block behind it. It returns who missed its turn.
+func (s *state) settleTurns(before *state, commit abci.CommitInfo, rules Timeouts) (missers []voter) {
 	missed, power := missedTurns(before, commit)
 	vals := before.last
 	// When more missed their turns than may be faulty, the height says nothing about anybody:
@@ -60,6 +60,7 @@ func (s *state) settleTurns(before *state, commit abci.CommitInfo, rules Timeout
 			t = turn{}
 		case missed[v] && !all:
 			t.Missed++
+			missers = append(missers, v)
 			if !t.Short && t.Missed >= rules.Misses {
 				t.Short, t.Signed = true, 0
 				t.Needed = min(max(2*t.Needed, rules.Signs), maxSignsFactor*rules.Signs)
@@ -75,6 +76,7 @@ func (s *state) settleTurns(before *state, commit abci.CommitInfo, rules Timeout
 		}
 		s.turns[v] = t
 	}
+	return missers
 }
 
 // keepTurns forgets who does not vote any more.
