@@ -45,7 +45,7 @@ type Metrics struct {
 	rpc      opmetrics.RPCMetrics
 
 	slots, abandoned, unverified           prometheus.Counter
-	failed, bundles                        *prometheus.CounterVec
+	failed, bundles, relayed               *prometheus.CounterVec
 	late                                   prometheus.Histogram
 	lastSlot                               prometheus.Gauge
 	stages, chainStages                    *prometheus.HistogramVec
@@ -99,9 +99,10 @@ func New(chains []sequence.ChainID) *Metrics {
 			Buckets: []float64{-.3, -.2, -.1, -.05, 0, .05, .1, .2, .5, 1, 2, 5, 10}}),
 		lastSlot: f.NewGauge(prometheus.GaugeOpts{Namespace: Namespace, Name: "last_slot_timestamp_seconds", Help: "The slot that was sealed last."}),
 		stages: f.NewHistogramVec(prometheus.HistogramOpts{Namespace: Namespace, Name: "slot_stage_seconds",
-			Help: "What the stages of a slot took: attributes, open, bundles, fill, cut and seal of what this operator led; verify of what others led; agree, log, hand_over and index of all.", Buckets: buckets}, []string{"stage"}),
+			Help: "What the stages of a slot took: attributes, open, bundles, fill, relays, cut and seal of what this operator led; verify of what others led; agree, log, hand_over and index of all.", Buckets: buckets}, []string{"stage"}),
 		chainStages: f.NewHistogramVec(prometheus.HistogramOpts{Namespace: Namespace, Name: "chain_stage_seconds",
 			Help: "What a stage took on one chain: open, fill, verify, seal, insert (the engine stores the block) and deliver (the driver takes it).", Buckets: buckets}, []string{chainLabel, "stage"}),
+		relayed: counters("relayed_messages_total", "Messages of plain transactions that the relay policy is about: executed in their slot, reverted, refused by the policy, out of budget, late, or unfunded (the relayer does not pay for it).", "outcome"),
 		bundles: counters("bundles_total", "Bundles that were run in sealed slots: executed, failed, or put_off to a later slot.", "outcome"),
 		head: f.NewGaugeVec(prometheus.GaugeOpts{Namespace: Namespace, Name: "head_number",
 			Help: "Number of the newest block that was sealed here."}, []string{chainLabel}),
@@ -196,12 +197,18 @@ func (m *Metrics) SlotSealed(r sequencer.SlotReport) {
 	m.bundles.WithLabelValues("executed").Add(float64(r.Executed))
 	m.bundles.WithLabelValues("failed").Add(float64(r.Failed))
 	m.bundles.WithLabelValues("put_off").Add(float64(r.PutOff))
+	for outcome, n := range map[string]int{
+		"executed": r.Relayed.Executed, "reverted": r.Relayed.Reverted, "refused": r.Relayed.Refused,
+		"budget": r.Relayed.Budget, "late": r.Relayed.Late, "unfunded": r.Relayed.Unfunded,
+	} {
+		m.relayed.WithLabelValues(outcome).Add(float64(n))
+	}
 	m.late.Observe(r.Late.Seconds())
 	for _, s := range [...]struct {
 		stage sequencer.Stage
 		took  time.Duration
 	}{
-		{sequencer.StageAttributes, r.Attributes}, {sequencer.StageOpen, r.Open}, {sequencer.StageFill, r.Fill}, {sequencer.StageBundles, r.Bundles},
+		{sequencer.StageAttributes, r.Attributes}, {sequencer.StageOpen, r.Open}, {sequencer.StageFill, r.Fill}, {sequencer.StageBundles, r.Bundles}, {sequencer.StageRelays, r.Relays},
 		{sequencer.StageCut, r.Cut}, {sequencer.StageSeal, r.Seal}, {sequencer.StageVerify, r.Verify}, {sequencer.StageAgree, r.Agree},
 		{sequencer.StageLog, r.Log}, {sequencer.StageHandOver, r.HandOver}, {sequencer.StageIndex, r.Index},
 	} {

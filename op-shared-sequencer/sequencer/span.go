@@ -14,6 +14,7 @@ type Stage string
 const (
 	StageAttributes Stage = "attributes" // L1 origins and payload attributes
 	StageOpen       Stage = "open"       // sessions are opened
+	StageRelays     Stage = "relays"     // messages of plain transactions are relayed
 	StageBundles    Stage = "bundles"    // the leader's bundles run: from the first one's begin to the last one's end
 	StageFill       Stage = "fill"       // the leader takes transactions from the pools
 	StageCut        Stage = "cut"        // the leader states the results of a subblock that does not seal
