@@ -129,6 +129,7 @@ func TestSharedSequencerFlags(t *testing.T) {
 			130: {URL: "http://user:pass@127.0.0.1:5", JWT: eth.Bytes32([]byte(strings.Repeat("\x22", 32)))},
 		},
 		RelayerKey: key, Relays: relay.Policy{Mode: relay.AllowList, Allowed: []common.Address{{19: 1}}, SlotGas: 10, SenderGas: 11}, RelayGas: 9,
+		Tracing:    config.DefaultSharedSequencer().Tracing,
 		ChainGrace: 2 * time.Second,
 		FillLead:   500 * time.Millisecond, SealLead: 200 * time.Millisecond,
 		Bundles:   config.Bundles{MaxItems: 1, MaxBytes: 2, MaxPending: 3, MaxPerSender: 4},

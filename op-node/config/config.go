@@ -164,6 +164,7 @@ func DefaultSharedSequencer() SharedSequencer {
 			Mode: relay.Mode(flags.RelayPolicy.Value), SlotGas: flags.RelaySlotGas.Value, SenderGas: flags.RelaySenderGas.Value,
 		},
 		RelayGas:   flags.RelayGas.Value,
+		Tracing:    tracing.Config{SampleRatio: flags.TracingSampleRatio.Value},
 		ChainGrace: flags.ChainGrace.Value,
 		FillLead:   flags.FillLead.Value,
 		SealLead:   flags.SealLead.Value,
