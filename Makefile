@@ -52,7 +52,7 @@ demo: contracts bin/devnet ## show atomic bundles over two rollups, up to safe b
 	bin/devnet demo --operators $(OPERATORS) $(ARGS)
 
 .PHONY: test
-test: test-upstream test-contracts test-alerts test-unit fuzz-smoke sim test-op-geth test-sdk test-system test-statuspage ## run all tests
+test: test-upstream test-contracts test-alerts test-unit fuzz-smoke sim test-op-geth test-sdk test-system test-statuspage test-compose ## run all tests
 
 .PHONY: test-upstream
 test-upstream: upstream
@@ -66,7 +66,7 @@ test-contracts: ## forge tests of our contracts
 test-unit: upstream contracts ## unit tests, ours with the race detector
 	$(GO) test -race $(CORE)
 	$(GO) test -run AMillion ./op-shared-sequencer/executor
-	$(GO) test ./op-node/... ./packages/... ./op-e2e/genesis/... ./op-e2e/devnet/... ./op-e2e/cmd/...
+	$(GO) test ./op-node/... ./packages/... ./op-e2e/genesis/... ./op-e2e/devnet/... ./op-e2e/compose/... ./op-e2e/cmd/...
 
 .PHONY: test-alerts
 test-alerts: ## test the alerts with promtool
@@ -92,6 +92,59 @@ test-system: upstream contracts ## system tests: real L1, engines, contracts and
 .PHONY: test-statuspage
 test-statuspage: contracts bin/devnet ## the status page in a browser, on a devnet of four operators (skipped without Chromium)
 	@ops/scripts/statuspage.sh
+
+# A devnet in containers. CHAINS and OPERATORS are how many; four operators go on without any
+# one of them, three only without the third.
+CHAINS ?= 2
+COMPOSE_OPERATORS = $(if $(filter file,$(origin OPERATORS)),4,$(OPERATORS))
+COMPOSE = bin/devnet compose
+export DEVNET_COMPOSE_PROJECT ?= $(or $(PROJECT),sharedseq)
+export DEVNET_COMPOSE_PORT_BASE ?= $(or $(PORT_BASE),18500)
+export DEVNET_COMPOSE_TAG ?= $(or $(TAG),dev)
+
+.PHONY: images
+images: upstream ## build the images op-shared-sequencer/{op-node,op-geth,op-batcher,op-proposer,devnet}:dev
+	@ops/scripts/docker.sh ops/docker/images.sh build
+
+.PHONY: images-check
+images-check: upstream ## build everything in the images twice, and compare
+	@ops/scripts/docker.sh ops/docker/images.sh check
+
+.PHONY: devnet-up
+devnet-up: contracts images bin/devnet ## run a devnet in containers (CHAINS=2 OPERATORS=4 PORT_BASE=18500 PROJECT=sharedseq ARGS="--help")
+	@$(COMPOSE) up --chains $(CHAINS) --operators $(COMPOSE_OPERATORS) $(ARGS)
+
+.PHONY: devnet-status
+devnet-status: bin/devnet ## its containers, operators, heads and next leaders
+	@$(COMPOSE) status
+
+.PHONY: devnet-logs
+devnet-logs: bin/devnet ## what its containers log (SERVICES="op1-node l1" ARGS=--follow)
+	@$(COMPOSE) logs $(ARGS) $(SERVICES)
+
+.PHONY: devnet-smoke
+devnet-smoke: bin/devnet ## check it: bundles, an operator killed and back: build/reports/compose.json
+	@$(COMPOSE) smoke $(ARGS)
+
+.PHONY: devnet-add-operator
+devnet-add-operator: bin/devnet ## take another operator into its set while it runs
+	@$(COMPOSE) add-operator
+
+.PHONY: devnet-add-chain
+devnet-add-chain: bin/devnet ## sequence another chain with the others while it runs
+	@$(COMPOSE) add-chain
+
+.PHONY: devnet-stop
+devnet-stop: bin/devnet ## stop its containers; devnet-up goes on with them
+	@$(COMPOSE) stop
+
+.PHONY: devnet-down
+devnet-down: bin/devnet ## remove its containers, volumes and files
+	@$(COMPOSE) down
+
+.PHONY: test-compose
+test-compose: upstream contracts bin/devnet ## a devnet in containers, up, checked and down; skipped where no docker daemon is
+	@ops/scripts/docker.sh --optional ops/docker/smoke.sh
 
 # Seeds of the simulation, 0 to SEEDS-1. SEED=n replays one and prints what happened.
 SEEDS ?= 2000

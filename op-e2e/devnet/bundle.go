@@ -14,9 +14,20 @@ import (
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
 
+// BundleTarget is a devnet, however it runs, as a bundle sees it. A Devnet is one.
+type BundleTarget interface {
+	// Nonce is the account's next nonce on a chain, pending transactions included.
+	Nonce(ctx context.Context, chain uint64, addr common.Address) (uint64, error)
+	// Sequencer is a client of the sharedseq RPC that bundles are sent to.
+	Sequencer(ctx context.Context) (*rpc.Client, error)
+	// AwaitBundle waits until a bundle that was sent is no longer pending; if it was
+	// executed, until the chains' heads show it.
+	AwaitBundle(ctx context.Context, hash common.Hash) (*rpc.BundleStatus, error)
+}
+
 // Bundle is a bundle being put together. Nonces are filled in when it is signed.
 type Bundle struct {
-	d     *Devnet
+	to    BundleTarget
 	items []bundleItem
 	slots uint64
 }
@@ -28,7 +39,10 @@ type bundleItem struct {
 }
 
 // NewBundle starts an empty bundle.
-func (d *Devnet) NewBundle() *Bundle { return &Bundle{d: d} }
+func (d *Devnet) NewBundle() *Bundle { return NewBundle(d) }
+
+// NewBundle starts an empty bundle.
+func NewBundle(to BundleTarget) *Bundle { return &Bundle{to: to} }
 
 // Tx adds a transaction; its nonce follows the account's on that chain.
 func (b *Bundle) Tx(from Account, tx Tx) *Bundle {
@@ -65,7 +79,7 @@ func (b *Bundle) Sign(ctx context.Context) (rpc.BundleArgs, []common.Hash, error
 		}
 		at := place{it.tx.Chain, it.from.Address}
 		if _, ok := next[at]; !ok {
-			nonce, err := b.d.Nonce(ctx, at.chain, at.addr)
+			nonce, err := b.to.Nonce(ctx, at.chain, at.addr)
 			if err != nil {
 				return args, nil, err
 			}
@@ -96,7 +110,7 @@ func (b *Bundle) Send(ctx context.Context) (common.Hash, error) {
 	if err != nil {
 		return common.Hash{}, err
 	}
-	c, err := b.d.Sequencer(ctx)
+	c, err := b.to.Sequencer(ctx)
 	if err != nil {
 		return common.Hash{}, err
 	}
@@ -114,7 +128,7 @@ func (b *Bundle) Run(ctx context.Context) (*rpc.BundleStatus, error) {
 	if err != nil {
 		return nil, err
 	}
-	return b.d.AwaitBundle(ctx, hash)
+	return b.to.AwaitBundle(ctx, hash)
 }
 
 // AwaitBundle waits until a bundle that was sent is no longer pending; if it was

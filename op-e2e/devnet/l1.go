@@ -1,12 +1,14 @@
 package devnet
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
@@ -56,6 +58,7 @@ const minL1BlockTime = 2
 type L1Config struct {
 	Dir        string
 	Genesis    *core.Genesis
+	Host       string // address to listen on; empty: 127.0.0.1
 	BlockTime  uint64 // seconds, at least 2
 	HTTPPort   int
 	WSPort     int
@@ -68,17 +71,19 @@ func StartL1(cfg L1Config) (*L1, error) {
 	if cfg.BlockTime < minL1BlockTime {
 		return nil, fmt.Errorf("L1 block time of %d s: the least is %d s", cfg.BlockTime, minL1BlockTime)
 	}
+	host := cmp.Or(cfg.Host, "127.0.0.1")
 	beacon := fakebeacon.NewBeacon(cfg.Log.New("service", "l1-beacon"), blobstore.New(), cfg.Genesis.Timestamp, cfg.BlockTime)
 	blobs, err := openBlobFiles(filepath.Join(cfg.Dir, "blobs"), beacon)
 	if err != nil {
 		return nil, fmt.Errorf("L1 blob store: %w", err)
 	}
-	if err := beacon.Start(fmt.Sprintf("127.0.0.1:%d", cfg.BeaconPort)); err != nil {
+	if err := beacon.Start(net.JoinHostPort(host, strconv.Itoa(cfg.BeaconPort))); err != nil {
 		return nil, fmt.Errorf("L1 beacon API: %w", err)
 	}
 	setup := func(ec *ethconfig.Config, nc *node.Config) error {
 		nc.DataDir = filepath.Join(cfg.Dir, "geth")
 		nc.AuthAddr, nc.AuthPort = "127.0.0.1", 0 // else every L1 on the machine wants 8551
+		nc.HTTPHost, nc.WSHost = host, host
 		nc.HTTPPort, nc.WSPort = cfg.HTTPPort, cfg.WSPort
 		nc.HTTPVirtualHosts, nc.HTTPCors, nc.WSOrigins = []string{"*"}, []string{"*"}, []string{"*"}
 		nc.IPCPath = ""

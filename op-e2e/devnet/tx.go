@@ -50,6 +50,10 @@ func User(i uint64) (Account, error) {
 	if err != nil {
 		return Account{}, err
 	}
+	// The derivation's curve is equal to go-ethereum's and not the same: without cgo that signs nothing.
+	if key, err = crypto.ToECDSA(crypto.FromECDSA(key)); err != nil {
+		return Account{}, err
+	}
 	return NewAccount(key), nil
 }
 

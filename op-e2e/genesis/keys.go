@@ -97,7 +97,8 @@ func (k *Keys) secret(key devkeys.Key) (*ecdsa.PrivateKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("genesis: %w", err)
 	}
-	return secret, nil
+	// The derivation's curve is equal to go-ethereum's and not the same: without cgo that signs nothing.
+	return crypto.ToECDSA(crypto.FromECDSA(secret))
 }
 
 func (k *Keys) role(role devkeys.Role, chain uint64) (*ecdsa.PrivateKey, error) {

@@ -62,7 +62,7 @@ func newApp(args []string, start func(*cli.Context, *config.Config, log.Logger, 
 	app.Usage = "Rollup nodes of an interop set, sequenced together"
 	app.Description = "Hosts an op-node for every chain, as op-supernode does, and with --shared-sequencer.enabled builds their blocks together: same timestamp, one order of transactions, cross-chain bundles all or nothing."
 	app.Version = opservice.FormatVersion(Version, GitCommit, GitDate, "")
-	app.Commands = []*cli.Command{movedCommand(), docCommand()}
+	app.Commands = []*cli.Command{movedCommand(), docCommand(), healthcheckCommand()}
 	app.HideHelpCommand = true
 	app.Flags = cliapp.ProtectFlags(flags.All(chains))
 	// The help text has a thousand lines: a mistake is answered with the mistake.

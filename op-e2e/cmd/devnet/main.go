@@ -4,6 +4,8 @@
 //	devnet demo  runs it, shows atomic bundles over two rollups, and reports
 //	devnet drill kills leaders of four operators, and reports what users notice
 //	devnet judge sends valid and invalid messages, and compares with op-supernode
+//	devnet compose brings one up in containers, checks and changes it
+//	devnet l1    runs its L1 alone
 package main
 
 import (
@@ -12,10 +14,20 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
+
+	opservice "github.com/ethereum-optimism/optimism/op-service"
+)
+
+// Set by the linker.
+var (
+	Version   = "v0.1.0"
+	GitCommit = ""
+	GitDate   = ""
 )
 
 func main() {
@@ -33,7 +45,7 @@ func newApp(out io.Writer) *cli.App {
 	app.Name = "devnet"
 	app.Usage = "two or more rollups with one shared sequencer, on one machine"
 	app.Writer, app.ErrWriter = out, io.Discard
-	app.HideVersion = true
+	app.Version = opservice.FormatVersion(Version, GitCommit, GitDate, "")
 	// One line instead of the help text: main prints it.
 	usage := func(_ *cli.Context, err error, _ bool) error { return err }
 	app.OnUsageError = usage
@@ -51,9 +63,9 @@ func newApp(out io.Writer) *cli.App {
 	// Not for people: `up --separate` starts it.
 	app.Commands = append(app.Commands, &cli.Command{Name: "operator", Hidden: true, Usage: "be one operator of a devnet that runs", Flags: operatorFlags, Action: operator, OnUsageError: usage})
 	app.Commands = append(app.Commands, drillCommands...)
-	app.Commands = append(app.Commands, judgeCommand)
-	for _, c := range app.Commands {
-		c.HideHelpCommand = true
+	app.Commands = append(app.Commands, judgeCommand, composeCommand, l1Command)
+	for _, c := range slices.Concat(app.Commands, composeCommand.Subcommands) {
+		c.HideHelpCommand, c.OnUsageError = true, usage
 	}
 	return app
 }

@@ -1,0 +1,17 @@
+# The context is build/images/op-geth: static binaries, made by ops/docker/images.sh.
+FROM scratch
+ARG VERSION
+ARG COMMIT
+LABEL org.opencontainers.image.title="op-geth with sessions" \
+      org.opencontainers.image.version=$VERSION \
+      org.opencontainers.image.revision=$COMMIT \
+      org.opencontainers.image.licenses="LGPL-3.0"
+COPY bin/ /bin/
+COPY etc/ /etc/
+# A volume takes its owner from the image.
+COPY --chown=65532:65532 data/ /data/
+USER 65532:65532
+WORKDIR /data
+EXPOSE 8545 8551 30303
+HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=6 CMD ["/bin/healthcheck", "http://127.0.0.1:8545", "eth_blockNumber"]
+ENTRYPOINT ["/bin/op-geth"]

@@ -1,0 +1,19 @@
+# The context is build/images/op-node: static binaries, made by ops/docker/images.sh.
+FROM scratch
+ARG VERSION
+ARG COMMIT
+LABEL org.opencontainers.image.title="op-node with the shared sequencer" \
+      org.opencontainers.image.version=$VERSION \
+      org.opencontainers.image.revision=$COMMIT \
+      org.opencontainers.image.licenses="MIT"
+COPY bin/ /bin/
+COPY etc/ /etc/
+# A volume takes its owner from the image.
+COPY --chown=65532:65532 data/ /data/
+USER 65532:65532
+WORKDIR /data
+EXPOSE 8545 8570 7300 26656
+# It answers; without its agreement it would have ended. Whether chains are ready is for sharedseq_status: a restart would
+# not help them. `op-node healthcheck` says the same and costs ten times the processor.
+HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=6 CMD ["/bin/healthcheck", "http://127.0.0.1:8570", "sharedseq_status"]
+ENTRYPOINT ["/bin/op-node"]
