@@ -33,8 +33,8 @@ func healthcheckCommand() *cli.Command {
 }
 
 func healthcheck(c *cli.Context) error {
-	if err := onlyFlags(c); err != nil {
-		return err
+	if c.NArg() > 0 {
+		return fmt.Errorf("%q is not a flag: expected only flags", c.Args().First())
 	}
 	ctx, cancel := context.WithTimeout(c.Context, healthTime)
 	defer cancel()
