@@ -50,7 +50,7 @@ func reference(t *testing.T, all []cli.Flag) string {
 		if value != "" && !strings.Contains(value, " ") {
 			value = "`" + value + "`" // a value, not a sentence about it
 		}
-		fmt.Fprintf(&b, "| `--%s` | `%s` | %s | %s |\n", f.Names()[0], strings.Join(d.GetEnvVars(), "`, `"), value, cell.Replace(d.GetUsage()))
+		fmt.Fprintf(&b, "| `--%s` | `%s` | %s | %s |\n", f.Names()[0], strings.Join(d.GetEnvVars(), "`, `"), cell.Replace(value), cell.Replace(d.GetUsage()))
 	}
 	return b.String()
 }
