@@ -128,49 +128,81 @@ func TestCancelVector(t *testing.T) {
 	})
 }
 
-// TestErrorCodes reads the codes, and the kinds of faults, from the source of the RPC.
+// TestErrorCodes reads the codes, and the words for faults, from the source.
 func TestErrorCodes(t *testing.T) {
-	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join("..", "..", "op-shared-sequencer", "rpc", "errors.go"), nil, 0)
-	require.NoError(t, err)
 	out := struct {
 		Codes        map[string]int `json:"codes"`
 		BundleFaults []string       `json:"bundleFaults"`
 		ChangeFaults []string       `json:"changeFaults"`
 	}{Codes: map[string]int{}}
-	ast.Inspect(file, func(n ast.Node) bool {
-		spec, ok := n.(*ast.ValueSpec)
-		if !ok || len(spec.Names) != 1 || len(spec.Values) != 1 {
-			return true
-		}
-		name := spec.Names[0].Name
-		if code, ok := spec.Values[0].(*ast.UnaryExpr); ok && strings.HasPrefix(name, "Code") {
+	errors := values(t, "rpc", "errors.go")
+	for name, value := range errors {
+		if code, ok := value.(*ast.UnaryExpr); ok && strings.HasPrefix(name, "Code") {
 			lit, ok := code.X.(*ast.BasicLit)
 			require.True(t, ok && code.Op == token.SUB, name)
-			value, err := strconv.Atoi(lit.Value)
+			n, err := strconv.Atoi(lit.Value)
 			require.NoError(t, err)
-			out.Codes[strings.TrimPrefix(name, "Code")] = -value
+			out.Codes[strings.TrimPrefix(name, "Code")] = -n
 		}
-		var faults *[]string
-		switch name {
-		case "kinds":
-			faults = &out.BundleFaults
-		case "changeKinds":
-			faults = &out.ChangeFaults
-		default:
-			return true
+	}
+	// The pool has words for other refusals too; those have codes of their own.
+	kinds := values(t, "bundlepool", "check.go")
+	for _, w := range words(t, values(t, "bundlepool", "metrics.go")["reasons"]) {
+		if _, ok := kinds[w.err]; ok {
+			out.BundleFaults = append(out.BundleFaults, w.word)
 		}
-		ast.Inspect(spec.Values[0], func(n ast.Node) bool {
-			if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
-				text, err := strconv.Unquote(lit.Value)
-				require.NoError(t, err)
-				*faults = append(*faults, text)
-			}
-			return true
-		})
-		return true
-	})
+	}
+	for _, w := range words(t, errors["changeKinds"]) {
+		out.ChangeFaults = append(out.ChangeFaults, w.word)
+	}
 	require.Contains(t, out.Codes, "InvalidBundle")
 	require.NotEmpty(t, out.BundleFaults)
 	require.NotEmpty(t, out.ChangeFaults)
 	requireFile(t, "errors.json", out)
+}
+
+// values are the constants and variables of a file of op-shared-sequencer that have a value, by name.
+func values(t *testing.T, pkg, name string) map[string]ast.Expr {
+	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join("..", "..", "op-shared-sequencer", pkg, name), nil, 0)
+	require.NoError(t, err)
+	out := map[string]ast.Expr{}
+	for _, d := range file.Decls {
+		if gen, ok := d.(*ast.GenDecl); ok {
+			for _, s := range gen.Specs {
+				if v, ok := s.(*ast.ValueSpec); ok && len(v.Names) == len(v.Values) {
+					for i, n := range v.Names {
+						out[n.Name] = v.Values[i]
+					}
+				}
+			}
+		}
+	}
+	return out
+}
+
+type errorWord struct{ err, word string }
+
+// words reads a list of errors with the word for each.
+func words(t *testing.T, list ast.Expr) []errorWord {
+	lit, ok := list.(*ast.CompositeLit)
+	require.True(t, ok, "a list of errors with their words")
+	var out []errorWord
+	for _, e := range lit.Elts {
+		pair, ok := e.(*ast.CompositeLit)
+		require.True(t, ok && len(pair.Elts) == 2)
+		var w errorWord
+		switch id := pair.Elts[0].(type) {
+		case *ast.Ident:
+			w.err = id.Name
+		case *ast.SelectorExpr:
+			w.err = id.Sel.Name
+		}
+		word, ok := pair.Elts[1].(*ast.BasicLit)
+		require.True(t, ok)
+		var err error
+		w.word, err = strconv.Unquote(word.Value)
+		require.NoError(t, err)
+		out = append(out, w)
+	}
+	return out
 }

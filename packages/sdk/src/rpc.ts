@@ -105,7 +105,19 @@ export type RpcChange = {
 export type RpcOperators = {
   set: Hash
   height: Hex
-  operators: { name: string; address: Address; consensusKey: string; power: Hex; missed: Hex; shortened: boolean }[]
+  counted: Hex
+  operators: {
+    name: string
+    address: Address
+    consensusKey: string
+    power: Hex
+    missed: Hex
+    shortened: boolean
+    led: Hex
+    passed: Hex
+    voted: Hex
+    lastVoted: Hex
+  }[]
   totalPower: Hex
   chains: Hex[]
   pending: { id: Hash; change: RpcChange; proposer: Address; approvals: Address[]; power: Hex; needed: Hex }[]
@@ -114,6 +126,7 @@ export type RpcStatus = {
   slot: Hex
   leader: boolean
   pendingBundles: Hex
+  bundles: { pending: Hex; pendingBytes: Hex; executed: Hex; undone: Hex; ended: Hex }
   chains: {
     chainId: Hex
     ready: boolean
@@ -130,6 +143,9 @@ export type RpcStatus = {
     running: boolean
     syncing: boolean
     peers: Hex
+    connected: string[] | null
+    lastLeader: Address
+    lastRound: Hex
   }
 }
 export type RpcSubblock = {
@@ -334,7 +350,16 @@ export function fromRpcOperators(o: RpcOperators): Operators {
   return {
     set: o.set,
     height: BigInt(o.height),
-    operators: o.operators.map((p) => ({ ...p, power: BigInt(p.power), missed: Number(p.missed) })),
+    counted: BigInt(o.counted),
+    operators: o.operators.map((p) => ({
+      ...p,
+      power: BigInt(p.power),
+      missed: Number(p.missed),
+      led: BigInt(p.led),
+      passed: BigInt(p.passed),
+      voted: BigInt(p.voted),
+      lastVoted: BigInt(p.lastVoted),
+    })),
     totalPower: BigInt(o.totalPower),
     chains: o.chains.map(Number),
     pending: o.pending.map((p) => ({
@@ -360,11 +385,20 @@ export function fromRpcStatus(s: RpcStatus): SharedSequencerStatus {
     height: BigInt(a.height),
     durable: BigInt(a.durable),
     peers: Number(a.peers),
+    connected: a.connected ?? [],
+    lastRound: Number(a.lastRound),
   }
   return {
     slot: BigInt(s.slot),
     leader: s.leader,
     pendingBundles: Number(s.pendingBundles),
+    bundles: {
+      pending: Number(s.bundles.pending),
+      pendingBytes: Number(s.bundles.pendingBytes),
+      executed: Number(s.bundles.executed),
+      undone: Number(s.bundles.undone),
+      ended: Number(s.bundles.ended),
+    },
     chains: s.chains.map((c) => ({
       chainId: Number(c.chainId),
       ready: c.ready,

@@ -223,6 +223,14 @@ export type Operator = {
   missed: number
   /** Its turns are shortened, until it has voted for a while. */
   shortened: boolean
+  /** Heights with its subblock; this and the next two are of the set's `counted` heights. */
+  led: bigint
+  /** Turns in which it did not deliver. */
+  passed: bigint
+  /** Heights agreed on with its vote. */
+  voted: bigint
+  /** The last of them, 0 if there is none. */
+  lastVoted: bigint
 }
 
 /** A change of the set of operators. */
@@ -254,6 +262,8 @@ export type Operators = {
   set: Hash
   /** Height of the subblock agreed on last. */
   height: bigint
+  /** Heights that the operator's process has seen agreed on. */
+  counted: bigint
   operators: Operator[]
   totalPower: bigint
   /** Chains that take part, ascending. */
@@ -285,6 +295,12 @@ export type AgreementStatus = {
   running: boolean
   syncing: boolean
   peers: number
+  /** Node IDs of the peers. */
+  connected: string[]
+  /** Has made the subblock of the height before `height`; the zero address until it is known. */
+  lastLeader: Address
+  /** Round it was agreed on in: so many leaders before had missed their turn. */
+  lastRound: number
 }
 
 /** How the sequencer is doing. */
@@ -294,6 +310,8 @@ export type SharedSequencerStatus = {
   /** Whether this operator leads it. */
   leader: boolean
   pendingBundles: number
+  /** How many bundles of each state this operator knows; `ended` are those that are remembered. */
+  bundles: { pending: number; pendingBytes: number; executed: number; undone: number; ended: number }
   chains: ChainStatus[]
   /** Absent if the operator is alone. */
   agreement?: AgreementStatus | undefined

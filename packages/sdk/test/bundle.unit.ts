@@ -197,9 +197,15 @@ describe('bundles on the wire', () => {
     answers.operators = {
       set: hash,
       height: '0x5',
+      counted: '0x3',
       totalPower: '0x4',
       chains: ['0x385', '0x386'],
-      operators: [{ name: 'a', address: zero, consensusKey: hash, power: '0x4', missed: '0x1', shortened: true }],
+      operators: [
+        {
+          name: 'a', address: zero, consensusKey: hash, power: '0x4', missed: '0x1', shortened: true,
+          led: '0x1', passed: '0x2', voted: '0x3', lastVoted: '0x4',
+        },
+      ],
       pending: [
         {
           id: hash,
@@ -214,7 +220,10 @@ describe('bundles on the wire', () => {
     const operators = await client().getOperators()
     assert.deepEqual(operators.chains, [901, 902])
     assert.deepEqual(operators.operators, [
-      { name: 'a', address: zero, consensusKey: hash, power: 4n, missed: 1, shortened: true },
+      {
+        name: 'a', address: zero, consensusKey: hash, power: 4n, missed: 1, shortened: true,
+        led: 1n, passed: 2n, voted: 3n, lastVoted: 4n,
+      },
     ])
     assert.equal(operators.pending[0]?.change.power, 2n)
     assert.equal(operators.pending[0]?.needed, 3n)
@@ -223,14 +232,23 @@ describe('bundles on the wire', () => {
       slot: '0x64',
       leader: true,
       pendingBundles: '0x2',
+      bundles: { pending: '0x2', pendingBytes: '0x12c', executed: '0x3', undone: '0x0', ended: '0x4' },
+      agreement: {
+        nodeId: 'id', operator: zero, power: '0x1', height: '0x9', durable: '0x8', running: true, syncing: false, peers: '0x1',
+        connected: ['other'], lastLeader: zero, lastRound: '0x2',
+      },
       chains: [{ chainId: '0x385', ready: false, reason: 'why', head: { hash, number: '0x1', timestamp: '0x63' }, lastSlot: '0x62' }],
     }
     assert.deepEqual(await client().getSharedSequencerStatus(), {
       slot: 100n,
       leader: true,
       pendingBundles: 2,
+      bundles: { pending: 2, pendingBytes: 300, executed: 3, undone: 0, ended: 4 },
       chains: [{ chainId: 901, ready: false, reason: 'why', head: { hash, number: 1n, timestamp: 99n }, lastSlot: 98n }],
-      agreement: undefined,
+      agreement: {
+        nodeId: 'id', operator: zero, power: 1n, height: 9n, durable: 8n, running: true, syncing: false, peers: 1,
+        connected: ['other'], lastLeader: zero, lastRound: 2,
+      },
     })
   })
 })
