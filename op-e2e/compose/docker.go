@@ -58,6 +58,9 @@ func (d *docker) run(ctx context.Context, progress io.Writer, name string, args 
 	if info, err := os.Stat(d.dir); err == nil && info.IsDir() {
 		c.Dir = d.dir // where .env and docker-compose.yml are
 	}
+	// docker-compose 1.29 gives a daemon up after a minute, which is little for a machine that
+	// does much else; ctx is the bound here.
+	c.Env = append([]string{"COMPOSE_HTTP_TIMEOUT=600"}, os.Environ()...)
 	var stdout, stderr bytes.Buffer
 	c.Stdout, c.Stderr = &stdout, &stderr
 	if progress != nil {

@@ -18,7 +18,7 @@ version=$(sed -n 's/^\tVersion *= "\(.*\)"$/\1/p' op-node/cmd/main.go)
 export CGO_ENABLED=0 GOOS=linux GOFLAGS="-trimpath -buildvcs=false ${GOFLAGS:-}" SOURCE_DATE_EPOCH=$epoch
 
 # link <output> <ldflags> <package>
-link() { "$go" build -ldflags "-s -w -buildid= $2" -o "$1" "$3"; }
+link() { "$go" build -ldflags "-s -w $2" -o "$1" "$3"; }
 
 binaries() {
   local out=$1 optimism=github.com/ethereum-optimism/optimism name
@@ -26,14 +26,14 @@ binaries() {
   upstream=$(GOWORK=off "$go" list -m -f '{{.Version}}' $optimism)
   local theirs="-X main.Version=$upstream -X main.GitCommit=$commit -X main.GitDate=$date"
   local health="-X main.version=$version -X main.commit=$commit"
-  rm -rf "$out"
+  # What is there and up to date is not linked again.
   for name in "${images[@]}"; do mkdir -p "$out/$name/bin"; done
   link "$out/op-node/bin/op-node" "-X main.Version=$version -X main.GitCommit=$commit -X main.GitDate=$date" ./op-node/cmd
   link "$out/devnet/bin/devnet" "-X main.Version=$version -X main.GitCommit=$commit -X main.GitDate=$date" ./op-e2e/cmd/devnet
   link "$out/op-batcher/bin/op-batcher" "$theirs" $optimism/op-batcher/cmd
   link "$out/op-proposer/bin/op-proposer" "$theirs" $optimism/op-proposer/cmd
   local geth=github.com/ethereum/go-ethereum/internal/version
-  (cd "$tree" && GOWORK=off "$go" build -ldflags "-s -w -buildid= -X $geth.gitCommit=$commit -X $geth.gitDate=$date" \
+  (cd "$tree" && GOWORK=off "$go" build -ldflags "-s -w -X $geth.gitCommit=$commit -X $geth.gitDate=$date" \
     -o "$OLDPWD/$out/op-geth/bin/op-geth" ./cmd/geth)
   link "$out/healthcheck" "$health" ./ops/docker/healthcheck
   GOOS= "$go" run ./ops/docker/roots >"$out/roots.pem"
@@ -42,11 +42,12 @@ binaries() {
     install -D -m 0644 "$out/roots.pem" "$out/$name/etc/ssl/certs/ca-certificates.crt"
   done
   for name in op-node op-geth devnet; do mkdir -p "$out/$name/data"; done
-  rm "$out/healthcheck" "$out/roots.pem"
   # Modes and times are part of a layer.
-  find "$out" -type d -exec chmod 0755 {} +
-  find "$out" -type f -path '*/bin/*' -exec chmod 0755 {} +
-  find "$out" -exec touch -h -d "@$epoch" {} +
+  for name in "${images[@]}"; do
+    find "$out/$name" -type d -exec chmod 0755 {} +
+    find "$out/$name" -type f -path '*/bin/*' -exec chmod 0755 {} +
+    find "$out/$name" -exec touch -h -d "@$epoch" {} +
+  done
 }
 
 # image <contexts> <name> <tag> [flags of docker build]
@@ -72,6 +73,7 @@ binaries)
   ;;
 check)
   failed=0
+  rm -rf build/images.check
   for i in 1 2; do
     # The second time without what the first one left, other than downloads.
     [ $i = 1 ] || { GOCACHE=$PWD/build/images.check/cache && export GOCACHE; }
