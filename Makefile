@@ -52,7 +52,7 @@ demo: contracts bin/devnet ## show atomic bundles over two rollups, up to safe b
 	bin/devnet demo --operators $(OPERATORS) $(ARGS)
 
 .PHONY: test
-test: test-upstream test-contracts test-alerts test-unit fuzz-smoke sim test-op-geth test-sdk test-system test-statuspage test-compose ## run all tests
+test: test-upstream test-contracts test-alerts test-unit fuzz-smoke sim test-op-geth test-sdk test-system test-mixed test-statuspage test-compose ## run all tests
 
 .PHONY: test-upstream
 test-upstream: upstream
@@ -87,6 +87,10 @@ test-sdk: contracts bin/devnet ## tests of the TypeScript SDK, with a real devne
 .PHONY: test-system
 test-system: upstream contracts ## system tests: real L1, engines, contracts and op-supernode verification
 	$(GO) test -timeout 60m -p 1 ./op-e2e/system/... ./op-e2e/faultnet/... ./op-e2e/drill/... ./op-e2e/conductor/... ./op-e2e/judge/...
+
+.PHONY: test-mixed
+test-mixed: contracts bin/devnet ## operators of the previous commit and of this one in one set (PREVIOUS=HEAD~1)
+	@ops/scripts/mixed.sh
 
 # UPDATE_SCREENSHOT=1 writes docs/images anew.
 .PHONY: test-statuspage

@@ -60,6 +60,9 @@ type Config struct {
 	// Command runs such a process, as `devnet operator` does, with further arguments.
 	// Empty: this program with the argument "operator".
 	Command []string
+	// OperatorCommand is Command for one operator, asked each time it is started: to run
+	// another version. nil, or an empty answer: Command.
+	OperatorCommand func(operator int) []string
 	// ConsensusDial maps the address at which operator from dials operator to, for a proxy
 	// between them. May be nil.
 	ConsensusDial func(from, to int, addr string) string

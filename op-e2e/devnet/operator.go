@@ -31,10 +31,11 @@ type Operator struct {
 	chains  []uint64
 	log     log.Logger
 
-	life    sync.Mutex     // held while it is started and stopped
-	local   *localOperator // nil: in a process of its own
-	plan    *operatorPlan
-	command []string // of its process
+	life       sync.Mutex     // held while it is started and stopped
+	local      *localOperator // nil: in a process of its own
+	plan       *operatorPlan
+	command    []string                    // of its process
+	commandNow func(operator int) []string // may be nil
 
 	mu        sync.Mutex // of what follows
 	child     *Child
@@ -323,11 +324,17 @@ func (o *Operator) startChild(ctx context.Context) error {
 		return err
 	}
 	o.note()
-	args := append(o.command[1:len(o.command):len(o.command)], "--datadir", o.plan.Root, "--index", strconv.Itoa(o.index))
+	command := o.command
+	if o.commandNow != nil {
+		if c := o.commandNow(o.index); len(c) > 0 {
+			command = c
+		}
+	}
+	args := append(command[1:len(command):len(command)], "--datadir", o.plan.Root, "--index", strconv.Itoa(o.index))
 	l := o.log.New("operator", o.index)
 	var mu sync.Mutex
 	last := ""
-	child, err := StartChild(fmt.Sprintf("operator %d", o.index), o.command[0], args, func(line string) {
+	child, err := StartChild(fmt.Sprintf("operator %d", o.index), command[0], args, func(line string) {
 		l.Info("Output", "line", line) // its log is a file of its own: this is a panic, or how it ends
 		mu.Lock()
 		last = line
@@ -432,7 +439,7 @@ func (d *Devnet) newOperator(p *operatorPlan) (*Operator, error) {
 	}
 	o.note()
 	if d.cfg.Separate {
-		o.command = d.cfg.Command
+		o.command, o.commandNow = d.cfg.Command, d.cfg.OperatorCommand
 		if len(o.command) == 0 {
 			self, err := os.Executable()
 			if err != nil {
