@@ -172,6 +172,8 @@ type run struct {
 	check  Checker
 	times  Times
 	tried  map[common.Hash]bool
+	names  map[bundlepool.Name]bool                         // of bundles that were executed
+	cost   int                                              // of the conditions of bundles that were executed
 	sent   []relay.Log                                      // messages that may be relayed yet
 	passed struct{ chains, failsafe, late, unreadable int } // over: bundles that were not tried
 	order  Order
@@ -182,7 +184,7 @@ type run struct {
 // time it is taken into all blocks in parallel. An error means that the slot cannot
 // be built on these blocks; a *ChainError names the chain it is about.
 func (b *Builder) Build(ctx context.Context, slot sequence.Slot, blocks []*Block, check Checker, times Times) (*Order, error) {
-	r := &run{Builder: b, slot: slot, blocks: map[sequence.ChainID]*Block{}, check: check, times: times, tried: map[common.Hash]bool{}}
+	r := &run{Builder: b, slot: slot, blocks: map[sequence.ChainID]*Block{}, check: check, times: times, tried: map[common.Hash]bool{}, names: map[bundlepool.Name]bool{}}
 	for _, bl := range blocks {
 		if !bl.NoTxPool {
 			r.blocks[bl.Chain] = bl
@@ -257,7 +259,10 @@ func (r *run) runPending(ctx context.Context, until time.Time) error {
 	pending := r.bundles.Pending(r.slot)
 	for i, e := range pending {
 		switch {
-		case r.tried[e.Hash]:
+		case r.tried[e.Hash] || r.named(e):
+			continue
+		case r.cost+e.Bundle.Terms.Cost() > sequence.MaxSubblockConditionCost:
+			r.passed.late++
 			continue
 		case !r.open(e.Bundle):
 			r.passed.chains++
@@ -294,10 +299,23 @@ func (r *run) runPending(ctx context.Context, until time.Time) error {
 		if err != nil {
 			return err
 		}
+		if outcome.Kind == bundlepool.Execute {
+			r.cost += e.Bundle.Terms.Cost()
+			if n, ok := e.Name(); ok {
+				r.names[n] = true
+			}
+		}
 		r.order.Bundles = append(r.order.Bundles, Tried{e.Hash, outcome})
 		r.order.Steps, r.order.Results = append(r.order.Steps, steps...), append(r.order.Results, at.Results...)
 	}
 	return nil
+}
+
+// named says whether a bundle was executed that this one would have replaced, had it come
+// in time.
+func (r *run) named(e *bundlepool.Entry) bool {
+	n, ok := e.Name()
+	return ok && r.names[n]
 }
 
 // open says whether all chains of the bundle take transactions in this slot, in blocks

@@ -153,6 +153,9 @@ func (a *attempt) conditions(ctx context.Context, b *sequence.Bundle) error {
 	}
 	for i := range b.Terms.Conditions {
 		c := &b.Terms.Conditions[i]
+		if a.OutOfTime != nil && a.OutOfTime() {
+			return &failure{bundlepool.Failure{Item: -1, Chain: c.Chain, Reason: "the slot ended before the bundle's conditions were checked", Timeout: a.Fair}, true}
+		}
 		err := a.Blocks[c.Chain].Session.Check(ctx, c.Conditional())
 		if errors.Is(err, engine.ErrCondition) {
 			return &failure{bundlepool.Failure{Item: -1, Chain: c.Chain, Reason: fmt.Sprintf("condition %d does not hold: %v", i, err)}, true}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/ethereum/go-ethereum/common"
+	"github.com/ethereum/go-ethereum/core/types"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/executor"
@@ -57,7 +58,7 @@ func (r *run) relays(ctx context.Context) error {
 	}
 	start := r.clock.Now()
 	defer func() { r.order.Relays += r.clock.Since(start) }()
-	spent := r.spendingIn(r.slot)
+	spent, dry := r.spendingIn(r.slot), map[sequence.ChainID]bool{}
 	for len(r.sent) > 0 {
 		m := r.sent[0]
 		r.sent = r.sent[1:]
@@ -67,18 +68,22 @@ func (r *run) relays(ctx context.Context) error {
 			continue
 		}
 		sender := relay.Sender(m.Log)
+		budget := min(r.policy.SlotGas-min(spent.gas, r.policy.SlotGas), r.policy.SenderGas-min(spent.bySender[sender], r.policy.SenderGas))
 		switch {
 		case !r.policy.Takes(m.Log):
 			r.order.Relayed.Refused++
 			continue
-		case spent.gas >= r.policy.SlotGas || spent.bySender[sender] >= r.policy.SenderGas:
+		case budget == 0:
 			r.order.Relayed.Budget++
+			continue
+		case dry[to.Chain]:
+			r.order.Relayed.Unfunded++
 			continue
 		case !r.clock.Now().Before(r.times.Cut):
 			r.order.Relayed.Late++
 			continue
 		}
-		used, err := r.relayOne(ctx, to, m)
+		used, err := r.relayOne(ctx, to, m, budget, dry)
 		if err != nil {
 			return err
 		}
@@ -88,8 +93,9 @@ func (r *run) relays(ctx context.Context) error {
 	return nil
 }
 
-// relayOne tries to execute a message, and says how much gas that used.
-func (r *run) relayOne(ctx context.Context, to *Block, m relay.Log) (gas uint64, err error) {
+// relayOne tries to execute a message that may use up to budget of gas, and says how much it
+// used. A chain whose relayer cannot pay is dry for the rest of the slot.
+func (r *run) relayOne(ctx context.Context, to *Block, m relay.Log, budget uint64, dry map[sequence.ChainID]bool) (gas uint64, err error) {
 	fail := func(err error) (uint64, error) {
 		return 0, &ChainError{to.Chain, fmt.Errorf("relaying a message of chain %s: %w", m.Chain, err)}
 	}
@@ -102,6 +108,14 @@ func (r *run) relayOne(ctx context.Context, to *Block, m relay.Log) (gas uint64,
 	if err != nil {
 		r.log.Warn("A message cannot be relayed", "from", m.Chain, "to", to.Chain, "slot", r.slot, "err", err)
 		r.order.Relayed.Reverted++
+		return 0, nil
+	}
+	tx := new(types.Transaction)
+	if err := tx.UnmarshalBinary(raw); err != nil {
+		return fail(err)
+	}
+	if tx.Gas() > budget {
+		r.order.Relayed.Budget++ // what it may use, its size included
 		return 0, nil
 	}
 	mark := r.check.Mark()
@@ -142,6 +156,7 @@ func (r *run) relayOne(ctx context.Context, to *Block, m relay.Log) (gas uint64,
 		r.order.Relayed.Late++ // no gas is left in the block
 	case res[0].Err != nil:
 		r.order.Relayed.Unfunded++
+		dry[to.Chain] = true
 		r.log.Warn("A message is not relayed", "from", m.Chain, "to", to.Chain, "slot", r.slot, "relayer", r.relay.Address(), "balance", account.Balance, "err", res[0].Err)
 	case errors.As(refused, &bad):
 		r.order.Relayed.Reverted++

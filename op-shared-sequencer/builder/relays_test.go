@@ -63,12 +63,12 @@ func TestRelays(t *testing.T) {
 			[]func(w *world){send(0, chainA, 0, enginefake.Send(chainB))}, builder.Relayed{Refused: 1}, map[chainID]int{chainA: 1, chainB: 0},
 		},
 		"a slot's gas": {
-			with(func(p *relay.Policy) { p.SlotGas = 1 }),
+			with(func(p *relay.Policy) { p.SlotGas = 150_000 }),
 			[]func(w *world){send(0, chainA, 0, enginefake.Send(chainB), enginefake.Send(chainB))},
 			builder.Relayed{Executed: 1, Budget: 1}, map[chainID]int{chainA: 1, chainB: 1},
 		},
 		"a sender's gas": {
-			with(func(p *relay.Policy) { p.SenderGas = 1 }),
+			with(func(p *relay.Policy) { p.SenderGas = 150_000 }),
 			[]func(w *world){send(0, chainA, 0, enginefake.SendRefused(chainB), enginefake.Send(chainB))},
 			builder.Relayed{Reverted: 1, Budget: 1}, map[chainID]int{chainA: 1, chainB: 0},
 		},
@@ -106,7 +106,7 @@ func TestRelayBudgetOverSubblocks(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, chainA, chainB)
 	w.policy = all()
-	w.policy.SlotGas = 1
+	w.policy.SlotGas = 150_000
 	clk := newLeaping()
 	b := w.builder(&list{}, clk)
 	for n, want := range []builder.Relayed{{Executed: 1}, {Budget: 1}} {

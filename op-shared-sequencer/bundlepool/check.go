@@ -31,14 +31,17 @@ type Entry struct {
 	// Bid is what its senders would pay the sequencer at most, in wei: the sum over its
 	// transactions of the priority fee times the gas limit.
 	Bid *big.Int
+
+	name Name
 }
 
-// name is what the bundle may be replaced under.
-func (e *Entry) name() (name, bool) {
-	if e.Bundle.Terms == nil || e.Bundle.Terms.ReplacementID == (common.Hash{}) {
-		return name{}, false
-	}
-	return name{e.distinctSenders()[0], e.Bundle.Terms.ReplacementID}, true
+// Name is what the bundle may be replaced under, false if it has none.
+func (e *Entry) Name() (Name, bool) { return e.name, e.name != Name{} }
+
+// Name is a replacement ID and who signed that the bundle has it.
+type Name struct {
+	Owner common.Address
+	ID    common.Hash
 }
 
 // Executes says whether the bundle may execute messages: it relays some, or one of its
@@ -163,7 +166,7 @@ func (p *Pool) Check(b *sequence.Bundle) (*Entry, error) {
 }
 
 // checkTerms checks what a bundle asks for beside its items.
-func checkTerms(b *sequence.Bundle, limits bool) error {
+func checkTerms(b *sequence.Bundle) error {
 	fail := func(format string, args ...any) error {
 		return &InvalidError{Item: -1, Kind: ErrTerms, Detail: fmt.Sprintf(format, args...)}
 	}
@@ -177,12 +180,17 @@ func checkTerms(b *sequence.Bundle, limits bool) error {
 	if t.First > b.Expiry {
 		return fail("its first slot is %d, expected at most its last, %d", t.First, b.Expiry)
 	}
-	if t.ReplacementID != (common.Hash{}) && !slices.ContainsFunc(b.Items, func(it sequence.BundleItem) bool { return !it.Relay() }) {
-		return fail("a replacement ID is its first sender's, and it has none")
+	if (t.ReplacementID == (common.Hash{})) != (len(t.Signature) == 0) {
+		return fail("a replacement ID and its signature: expected both or none")
 	}
-	chains, cost := b.Chains(), 0
+	chains := b.Chains()
+	last := sequence.ChainID(0)
 	for i := range t.Conditions {
 		c := &t.Conditions[i]
+		if i > 0 && c.Chain <= last {
+			return fail("condition %d: conditions are not ascending by chain, one for each", i)
+		}
+		last = c.Chain
 		if !slices.Contains(chains, c.Chain) {
 			return fail("condition %d is about chain %s, which the bundle does not touch", i, c.Chain)
 		}
@@ -201,10 +209,9 @@ func checkTerms(b *sequence.Bundle, limits bool) error {
 		if err := cond.Validate(); err != nil {
 			return fail("condition %d: %v", i, err)
 		}
-		cost += 1 + cond.Cost()
 	}
-	if limits && cost > params.TransactionConditionalMaxCost {
-		return fail("its conditions cost %d, expected at most %d (each one, bound, account and slot is 1)", cost, params.TransactionConditionalMaxCost)
+	if cost := t.Cost(); cost > sequence.MaxConditionCost {
+		return fail("its conditions cost %d, expected at most %d (each one, bound, account and slot is 1)", cost, sequence.MaxConditionCost)
 	}
 	return nil
 }
@@ -226,12 +233,19 @@ func (p *Pool) decode(b *sequence.Bundle, size int, limits bool) (*Entry, error)
 		chain sequence.ChainID
 		addr  common.Address
 	}
-	if err := checkTerms(b, limits); err != nil {
+	if err := checkTerms(b); err != nil {
 		return nil, err
 	}
 	e := &Entry{
 		Hash: b.Hash(), Bundle: b, Size: size, Bid: new(big.Int),
 		Transactions: make([]*types.Transaction, len(b.Items)), Senders: make([]common.Address, len(b.Items)),
+	}
+	if t := b.Terms; t != nil && len(t.Signature) > 0 {
+		owner, err := signerOf(b.ReplacementText(), t.Signature)
+		if err != nil {
+			return nil, &InvalidError{Item: -1, Kind: ErrTerms, Detail: fmt.Sprintf("signature of the replacement ID: %v", err)}
+		}
+		e.name = Name{owner, t.ReplacementID}
 	}
 	maxTxGas, gas := uint64(math.MaxUint64), uint64(0)
 	if limits {

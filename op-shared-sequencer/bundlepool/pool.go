@@ -53,7 +53,7 @@
 // off less often, and one whose attempts run out of time, which takes the most from the
 // others, fails at the third such attempt.
 //
-// Replacement. Of bundles with the same Terms.ReplacementID and the same first sender one
+// Replacement. Of bundles with the same Terms.ReplacementID, signed by the same account, one
 // waits at a time. Another takes its place if it bids enough more: see Bid. One that was
 // cancelled or replaced is not taken again, so that what comes late over another way does
 // not bring it back.
@@ -70,6 +70,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"math/big"
 	"slices"
@@ -327,16 +328,13 @@ type Pool struct {
 	doneBytes int
 	changed   chan struct{} // closed when a bundle becomes pending, then made anew
 	bytes     int
-	senders   map[common.Address]int      // pending bundles by sender
-	named     map[name]*record            // pending and executed bundles by replacement ID
-	settled   map[sequence.ChainID]uint64 // number of the newest settled block
-	heldFrom  map[chainTx]sequence.Slot   // first slot a never executed transaction was reserved in
-}
-
-// name is a replacement ID, which is its first sender's own.
-type name struct {
-	sender common.Address
-	id     common.Hash
+	senders   map[common.Address]int // pending bundles by sender
+	named     map[Name]*record       // pending and executed bundles by replacement ID
+	// gone are bundles that were cancelled or replaced, and when they expire: until then they
+	// are not taken again, whatever else is forgotten of them.
+	gone     map[common.Hash]sequence.Slot
+	settled  map[sequence.ChainID]uint64 // number of the newest settled block
+	heldFrom map[chainTx]sequence.Slot   // first slot a never executed transaction was reserved in
 }
 
 type finished struct {
@@ -348,7 +346,7 @@ type finished struct {
 func New(cfg Config, logger log.Logger) *Pool {
 	p := &Pool{
 		cfg: cfg.withDefaults(), log: logger, chains: map[sequence.ChainID]*rules{},
-		live: map[common.Hash]*record{}, done: map[common.Hash]*record{}, senders: map[common.Address]int{}, named: map[name]*record{},
+		live: map[common.Hash]*record{}, done: map[common.Hash]*record{}, senders: map[common.Address]int{}, named: map[Name]*record{}, gone: map[common.Hash]sequence.Slot{},
 		settled: map[sequence.ChainID]uint64{}, heldFrom: map[chainTx]sequence.Slot{},
 		saved:   math.MaxUint64, // so that the first Save writes
 		changed: make(chan struct{}),
@@ -393,8 +391,8 @@ func (p *Pool) add(b *sequence.Bundle) (common.Hash, error) {
 	if r != nil && (r.state == Pending || r.state == Executed || r.state == Safe) {
 		return e.Hash, nil
 	}
-	if r != nil && (r.state == Cancelled || r.state == Replaced) {
-		return common.Hash{}, fmt.Errorf("%w: %s is %s", ErrCancelled, e.Hash, r.state)
+	if _, ok := p.gone[e.Hash]; ok {
+		return common.Hash{}, fmt.Errorf("%w: %s", ErrCancelled, e.Hash)
 	}
 	old, err := p.replaces(e)
 	if err != nil {
@@ -434,18 +432,18 @@ const minRaise = 10
 // replaces finds the pending bundle that another takes the place of, nil if there is none.
 // Callers hold the lock.
 func (p *Pool) replaces(e *Entry) (*record, error) {
-	n, ok := e.name()
+	n, ok := e.Name()
 	if !ok || p.named[n] == nil {
 		return nil, nil
 	}
 	old := p.named[n]
 	if old.state != Pending || old.undone > 0 {
-		return nil, fmt.Errorf("%w: %s was executed in slot %d under the replacement ID %s", ErrUnderpriced, old.entry.Hash, old.slot, n.id)
+		return nil, fmt.Errorf("%w: %s was executed in slot %d under the replacement ID %s", ErrUnderpriced, old.entry.Hash, old.slot, n.ID)
 	}
 	least := new(big.Int).Mul(old.entry.Bid, big.NewInt(100+minRaise))
 	if least.Div(least, big.NewInt(100)); e.Bid.Cmp(least) < 0 || e.Bid.Cmp(old.entry.Bid) <= 0 {
 		return nil, fmt.Errorf("%w: it bids %d wei, %s waits under the replacement ID %s with %d wei, expected %d %% more",
-			ErrUnderpriced, e.Bid, old.entry.Hash, n.id, old.entry.Bid, minRaise)
+			ErrUnderpriced, e.Bid, old.entry.Hash, n.ID, old.entry.Bid, minRaise)
 	}
 	return old, nil
 }
@@ -561,6 +559,7 @@ func (p *Pool) Advance(slot sequence.Slot) {
 			delete(p.heldFrom, tx)
 		}
 	}
+	maps.DeleteFunc(p.gone, func(_ common.Hash, expiry sequence.Slot) bool { return expiry < slot })
 	p.forget()
 }
 
@@ -616,8 +615,8 @@ func (p *Pool) Done(hash common.Hash, o Outcome) error {
 		r.attempts++
 		r.slot, r.items, r.failure = o.Result.Slot, kept(o.Result.Items), nil
 		r.putOff, r.timeouts, r.gone, r.undoneAt, r.by = 0, 0, nil, 0, common.Hash{}
-		if n, ok := r.entry.name(); ok {
-			if other := p.named[n]; other != nil && other != r && other.state == Pending {
+		if n, ok := r.entry.Name(); ok {
+			if other := p.named[n]; other != nil && other != r && other.state == Pending && other.undone == 0 {
 				// The leader had not heard of it.
 				other.failure = &Failure{Item: -1, Reason: fmt.Sprintf("%s was executed in slot %d under the same replacement ID", hash, r.slot)}
 				p.end(other, Failed)
@@ -887,7 +886,10 @@ func (p *Pool) move(r *record, to State) {
 		p.cfg.Metrics.BundleBecame(to)
 	}
 	r.state = to
-	if n, ok := e.name(); ok {
+	if to == Cancelled || to == Replaced {
+		p.gone[e.Hash] = e.Bundle.Expiry
+	}
+	if n, ok := e.Name(); ok {
 		if to == Pending || to == Executed {
 			p.named[n] = r
 		} else if p.named[n] == r {

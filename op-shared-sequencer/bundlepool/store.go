@@ -27,6 +27,12 @@ type snapshot struct {
 	Arrival uint64
 	Settled []settledRecord // ascending by chain
 	Bundles []storedRecord  // by arrival
+	Gone    []goneRecord    `rlp:"optional"` // ascending by hash
+}
+
+type goneRecord struct {
+	Hash   common.Hash
+	Expiry sequence.Slot
 }
 
 type settledRecord struct {
@@ -86,6 +92,7 @@ type contents struct {
 	arrival uint64
 	settled []settledRecord
 	records []record
+	gone    []goneRecord
 }
 
 // copied is shallow: what records point to is replaced and appended to, never changed.
@@ -98,11 +105,15 @@ func (p *Pool) copied() *contents {
 	for _, r := range p.live {
 		c.records = append(c.records, *r)
 	}
+	for hash, expiry := range p.gone {
+		c.gone = append(c.gone, goneRecord{hash, expiry})
+	}
 	return c
 }
 
 func (c *contents) encode() []byte {
-	s := snapshot{Slot: c.slot, Arrival: c.arrival, Settled: c.settled}
+	s := snapshot{Slot: c.slot, Arrival: c.arrival, Settled: c.settled, Gone: c.gone}
+	slices.SortFunc(s.Gone, func(a, b goneRecord) int { return a.Hash.Cmp(b.Hash) })
 	slices.SortFunc(s.Settled, func(a, b settledRecord) int { return cmp.Compare(a.Chain, b.Chain) })
 	for i := range c.records {
 		r := &c.records[i]
@@ -171,6 +182,10 @@ func (p *Pool) Restore(data []byte) error {
 	clear(p.done)
 	clear(p.senders)
 	clear(p.named)
+	clear(p.gone)
+	for _, g := range s.Gone {
+		p.gone[g.Hash] = g.Expiry
+	}
 	clear(p.settled)
 	clear(p.heldFrom)
 	p.queue, p.waiting, p.bytes, p.doneBytes = nil, nil, 0, 0

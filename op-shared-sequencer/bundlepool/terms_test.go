@@ -20,7 +20,14 @@ func paying(who string, nonce uint64, tip int64, terms *sequence.Terms) *sequenc
 	b := bundle(now+9, sequence.BundleItem{Chain: chainA, Transaction: sign(who, chainA, &types.DynamicFeeTx{
 		ChainID: chainA.ID().ToBig(), Nonce: nonce, To: &common.Address{1}, Gas: 21000, GasFeeCap: big.NewInt(1e9), GasTipCap: big.NewInt(tip),
 	})})
-	b.Terms = terms
+	if b.Terms = terms; terms != nil && terms.ReplacementID != (common.Hash{}) {
+		b.Terms = &sequence.Terms{ReplacementID: terms.ReplacementID}
+		sig, err := crypto.Sign(accounts.TextHash([]byte(b.ReplacementText())), key(who))
+		if err != nil {
+			panic(err)
+		}
+		b.Terms.Signature = sig
+	}
 	return b
 }
 
@@ -56,6 +63,7 @@ func TestTerms(t *testing.T) {
 		"slot twice":      {account(sequence.KnownAccount{Slots: []sequence.KnownSlot{many[1], many[1]}}), "slots of account"},
 		"root and slots":  {account(sequence.KnownAccount{StorageRoot: common.Hash{1}, Slots: many[:1]}), "expected one of them"},
 		"too much":        {account(sequence.KnownAccount{Slots: many}), "expected at most 1000"},
+		"two for a chain": {&sequence.Terms{Conditions: []sequence.Condition{{Chain: chainA}, {Chain: chainA}}}, "one for each"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -104,11 +112,24 @@ func TestReplacement(t *testing.T) {
 	_, err = p.Add(first.Bundle)
 	require.ErrorIs(t, err, ErrCancelled, "it comes late over another way")
 
+	// The ID is its signer's: with another's signature, or none, nobody takes the place.
+	stolen := paying("carol", 0, 1e6, nil)
+	stolen.Terms = &sequence.Terms{ReplacementID: common.Hash{1}}
+	_, err = p.Add(stolen)
+	require.ErrorIs(t, err, ErrTerms)
+	stolen.Terms.Signature = second.Bundle.Terms.Signature
+	add(t, newPool(Config{}), stolen) // of an account that nobody has
+	carols := add(t, newPool(Config{}), paying("carol", 0, 1e6, id(1)))
+	require.NotEqual(t, carols.name, second.name)
+	require.Equal(t, Pending, state(t, p, second.Hash))
+
 	// What is saved knows what waits under which ID.
 	q := newPool(Config{})
 	require.NoError(t, q.Restore(p.Snapshot()))
 	_, err = q.Add(paying("alice", 2, 110, id(1)))
 	require.ErrorIs(t, err, ErrUnderpriced)
+	_, err = q.Add(first.Bundle)
+	require.ErrorIs(t, err, ErrCancelled, "also after a restart")
 
 	require.NoError(t, p.Done(second.Hash, executed(second, now, 4, "")))
 	_, err = p.Add(paying("alice", 2, 1000, id(1)))

@@ -58,11 +58,18 @@ func (p *Policy) Check() error {
 	return nil
 }
 
+// maxMessage bounds the bytes of a message that is relayed by itself: the relayer pays for
+// them on L1, too, which no gas budget counts.
+const maxMessage = 16 << 10
+
 // Plain says whether messages of plain transactions are relayed at all.
 func (p *Policy) Plain() bool { return p.Mode == AllowList || p.Mode == All }
 
 // Takes says whether a message of a plain transaction is to be relayed.
 func (p *Policy) Takes(l *types.Log) bool {
+	if len(l.Data) > maxMessage {
+		return false
+	}
 	if p.Mode != AllowList {
 		return p.Mode == All
 	}

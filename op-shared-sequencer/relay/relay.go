@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/core"
@@ -66,6 +67,16 @@ func Pending(dest sequence.ChainID, logs []Log) []Log {
 		}
 	}
 	return out
+}
+
+// Relays says whether a transaction calls the L2ToL2CrossDomainMessenger and has relayed a
+// message, by the logs it left.
+func Relays(raw []byte, logs []*types.Log) bool {
+	tx := new(types.Transaction)
+	if err := tx.UnmarshalBinary(raw); err != nil || tx.To() == nil || *tx.To() != predeploys.L2toL2CrossDomainMessengerAddr {
+		return false
+	}
+	return slices.ContainsFunc(logs, func(l *types.Log) bool { return isMessenger(l, relayedMessage) })
 }
 
 // Destination is the chain that a log of the L2ToL2CrossDomainMessenger sends a message to,

@@ -177,16 +177,19 @@ func TestTerms(t *testing.T) {
 	in.Conditions = []ConditionArgs{{ChainID: &chain, BlockNumberMax: &max, KnownAccounts: types.KnownAccounts{
 		{2}: {StorageRoot: &root, StorageSlots: map[common.Hash]common.Hash{}}, {1}: {StorageSlots: map[common.Hash]common.Hash{{4}: {5}, {3}: {6}}},
 	}}}
+	expiry := hexutil.Uint64(now + 4)
+	in.ExpirySlot = &expiry
+	signReplacement(t, e, &in)
 	sent, err := e.client.SendBundle(ctx, in)
 	require.NoError(t, err)
 	b, err := e.client.Bundle(ctx, sent.BundleHash)
 	require.NoError(t, err)
 	require.Zero(t, b.Bid.ToInt().Sign())
 	require.Equal(t, &Bundle{
-		BundleHash: sent.BundleHash, Items: in.Items, ExpirySlot: sent.ExpirySlot, FirstSlot: in.FirstSlot, ReplacementID: in.ReplacementID,
+		BundleHash: sent.BundleHash, Items: in.Items, ExpirySlot: sent.ExpirySlot, FirstSlot: in.FirstSlot, ReplacementID: in.ReplacementID, ReplacementSignature: in.ReplacementSignature,
 		Conditions: in.Conditions, Bid: b.Bid,
 	}, b)
-	again := BundleArgs{Items: b.Items, ExpirySlot: &b.ExpirySlot, FirstSlot: b.FirstSlot, ReplacementID: b.ReplacementID, Conditions: b.Conditions}
+	again := BundleArgs{Items: b.Items, ExpirySlot: &b.ExpirySlot, FirstSlot: b.FirstSlot, ReplacementID: b.ReplacementID, ReplacementSignature: b.ReplacementSignature, Conditions: b.Conditions}
 	resent, err := e.client.SendBundle(ctx, again)
 	require.NoError(t, err)
 	require.Equal(t, sent.BundleHash, resent.BundleHash)
@@ -194,6 +197,9 @@ func TestTerms(t *testing.T) {
 	_, err = e.client.Bundle(ctx, common.Hash{1})
 	require.Equal(t, CodeUnknownBundle, ErrorCode(err))
 	in.Items[0].Tx = signed(t, chainA, 1)
+	_, err = e.client.SendBundle(ctx, in)
+	require.NoError(t, err, "another signer: the signature is of another bundle")
+	signReplacement(t, e, &in)
 	_, err = e.client.SendBundle(ctx, in)
 	require.Equal(t, CodeUnderpriced, ErrorCode(err))
 
@@ -210,6 +216,18 @@ func TestTerms(t *testing.T) {
 	}
 	_, err = e.client.SendBundle(ctx, BundleArgs{Items: []ItemArgs{Transaction(chainA, signed(t, chainA, 3))}, FirstSlot: &zero})
 	require.NoError(t, err, "from slot 0 on is any")
+}
+
+// signReplacement signs that the arguments' replacement ID is the sender's.
+func signReplacement(t *testing.T, e *env, in *BundleArgs) {
+	t.Helper()
+	key, err := crypto.ToECDSA(crypto.Keccak256([]byte("sender")))
+	require.NoError(t, err)
+	in.ReplacementSignature = nil
+	b, err := in.bundle(e.pool.Slot(), &Config{SlotSeconds: 2, DefaultSlots: 3})
+	require.NoError(t, err)
+	in.ReplacementSignature, err = crypto.Sign(accounts.TextHash([]byte(b.ReplacementText())), key)
+	require.NoError(t, err)
 }
 
 func TestCancelBundle(t *testing.T) {

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,9 +34,13 @@ type BundleArgs struct {
 	MaxSlots *hexutil.Uint64 `json:"maxSlots,omitempty"`
 	// FirstSlot is the first slot the bundle may be executed in.
 	FirstSlot *hexutil.Uint64 `json:"firstSlot,omitempty"`
-	// ReplacementID: of the bundles with the same ID and the same first sender one waits at
-	// a time; another takes its place if it bids a tenth more.
-	ReplacementID *common.Hash `json:"replacementId,omitempty"`
+	// ReplacementID: of the bundles with the same ID and the same signer one waits at a time;
+	// another takes its place if it bids a tenth more. ReplacementSignature is over
+	// sequence.Bundle.ReplacementText, as a personal message (EIP-191), by any account: the
+	// ID is that account's own. It is the bundle's as it would be with expirySlot, so send
+	// that and not maxSlots.
+	ReplacementID        *common.Hash  `json:"replacementId,omitempty"`
+	ReplacementSignature hexutil.Bytes `json:"replacementSignature,omitempty"`
 	// Conditions must hold when the bundle begins; until it expires it waits for that.
 	Conditions []ConditionArgs `json:"conditions,omitempty"`
 }
@@ -112,6 +117,9 @@ func newCondition(c *sequence.Condition) ConditionArgs {
 
 // terms are what the arguments ask for beside the items; nil if they do not.
 func (a *BundleArgs) terms() (*sequence.Terms, error) {
+	if len(a.ReplacementSignature) > 0 && a.ReplacementID == nil {
+		return nil, errors.New("replacementSignature without replacementId")
+	}
 	if a.FirstSlot == nil && a.ReplacementID == nil && len(a.Conditions) == 0 {
 		return nil, nil
 	}
@@ -123,6 +131,7 @@ func (a *BundleArgs) terms() (*sequence.Terms, error) {
 		if t.ReplacementID = *a.ReplacementID; t.ReplacementID == (common.Hash{}) {
 			return nil, errors.New("replacementId is zero")
 		}
+		t.Signature = a.ReplacementSignature
 	}
 	for i := range a.Conditions {
 		c, err := a.Conditions[i].condition()
@@ -131,6 +140,7 @@ func (a *BundleArgs) terms() (*sequence.Terms, error) {
 		}
 		t.Conditions = append(t.Conditions, c)
 	}
+	slices.SortStableFunc(t.Conditions, func(x, y sequence.Condition) int { return cmp.Compare(x.Chain, y.Chain) })
 	if t.First == 0 && t.ReplacementID == (common.Hash{}) && len(t.Conditions) == 0 {
 		return nil, nil // firstSlot 0 is any
 	}
@@ -151,9 +161,10 @@ type Bundle struct {
 	Items      []ItemArgs     `json:"items"`
 	ExpirySlot hexutil.Uint64 `json:"expirySlot"`
 	// The others are as they were sent, absent if they were not.
-	FirstSlot     *hexutil.Uint64 `json:"firstSlot,omitempty"`
-	ReplacementID *common.Hash    `json:"replacementId,omitempty"`
-	Conditions    []ConditionArgs `json:"conditions,omitempty"`
+	FirstSlot            *hexutil.Uint64 `json:"firstSlot,omitempty"`
+	ReplacementID        *common.Hash    `json:"replacementId,omitempty"`
+	ReplacementSignature hexutil.Bytes   `json:"replacementSignature,omitempty"`
+	Conditions           []ConditionArgs `json:"conditions,omitempty"`
 	// Bid is the sum of priority fees times gas limits, in wei.
 	Bid *hexutil.Big `json:"bid"`
 }
@@ -169,7 +180,7 @@ func newBundle(e *bundlepool.Entry) *Bundle {
 			out.FirstSlot = &first
 		}
 		if id := t.ReplacementID; id != (common.Hash{}) {
-			out.ReplacementID = &id
+			out.ReplacementID, out.ReplacementSignature = &id, t.Signature
 		}
 		for i := range t.Conditions {
 			out.Conditions = append(out.Conditions, newCondition(&t.Conditions[i]))

@@ -2,12 +2,14 @@ package sequence
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/big"
 
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/core/types"
 	"github.com/ethereum/go-ethereum/crypto"
+	"github.com/ethereum/go-ethereum/params"
 	"github.com/ethereum/go-ethereum/rlp"
 )
 
@@ -28,10 +30,61 @@ type Terms struct {
 	// First is the first slot the bundle may be executed in; 0: any.
 	First Slot
 	// ReplacementID names the bundle to the operators' pools: of those with the same ID and
-	// the same first sender one waits at a time, the one that pays most. Zero: none.
+	// the same signer one waits at a time, the one that pays most. Zero: none.
 	ReplacementID common.Hash
-	// Conditions must hold when the bundle begins.
+	// Signature is by whom the replacement ID is, over ReplacementText. Empty without an ID.
+	Signature []byte
+	// Conditions must hold when the bundle begins: ascending by chain, one for each at most.
 	Conditions []Condition
+}
+
+// Limits of conditions, by Terms.Cost: what they cost operators is not paid for in gas.
+const (
+	MaxConditionCost         = params.TransactionConditionalMaxCost // of a bundle
+	MaxSubblockConditionCost = 4 * MaxConditionCost
+)
+
+// Cost is what checking the conditions costs: 1 for each, for each bound, account and slot.
+func (t *Terms) Cost() int {
+	if t == nil {
+		return 0
+	}
+	cost := 0
+	for i := range t.Conditions {
+		c := &t.Conditions[i]
+		cost++
+		for _, bound := range []uint64{c.NumberMin, c.NumberMax, c.TimeMin, c.TimeMax} {
+			if bound != 0 {
+				cost++
+			}
+		}
+		for _, a := range c.Accounts {
+			cost += 1 + len(a.Slots)
+		}
+	}
+	return cost
+}
+
+// check says whether the terms are well formed, and cost as little as they may.
+func (t *Terms) check() error {
+	switch {
+	case t == nil:
+		return nil
+	case t.Cost() > MaxConditionCost:
+		return fmt.Errorf("its conditions cost %d, at most %d", t.Cost(), MaxConditionCost)
+	case !ascending(t.Conditions, func(c Condition) ChainID { return c.Chain }):
+		return errors.New("its conditions are not ascending by chain")
+	}
+	return nil
+}
+
+// ReplacementText is what whoever owns a replacement ID signs, as a personal message
+// (EIP-191): hash is of the bundle without the signature. An ID is its signer's own.
+func (b *Bundle) ReplacementText() string {
+	unsigned, terms := *b, *b.Terms
+	terms.Signature = nil
+	unsigned.Terms = &terms
+	return fmt.Sprintf("Replacement %s is bundle %s", terms.ReplacementID.Hex(), unsigned.Hash().Hex())
 }
 
 // Condition is what must hold on one of the bundle's chains, in the block under

@@ -164,7 +164,14 @@ func (s *Subblock) Check() error {
 			return fail("step %d is of no bundle and has what only a bundle's has", i)
 		}
 	}
+	cost := 0
 	for run := range s.Bundles() {
+		if err := run[0].Terms.check(); err != nil {
+			return fail("bundle %s: %v", run[0].Bundle, err)
+		}
+		if cost += run[0].Terms.Cost(); cost > MaxSubblockConditionCost {
+			return fail("the conditions of its bundles cost more than %d", MaxSubblockConditionCost)
+		}
 		for i, st := range run {
 			switch {
 			case st.Expiry != run[0].Expiry:

@@ -41,9 +41,9 @@ func terms() *rapid.Generator[*Terms] {
 		if rapid.Bool().Draw(t, "none") {
 			return nil
 		}
-		out := &Terms{First: Slot(rapid.Uint64().Draw(t, "first")), ReplacementID: hashes().Draw(t, "id")}
-		for range rapid.IntRange(0, 2).Draw(t, "conditions") {
-			c := Condition{Chain: 1, NumberMax: rapid.Uint64().Draw(t, "max"), TimeMin: rapid.Uint64().Draw(t, "min")}
+		out := &Terms{First: Slot(rapid.Uint64().Draw(t, "first")), ReplacementID: hashes().Draw(t, "id"), Signature: rapid.SliceOfN(rapid.Byte(), 0, 65).Draw(t, "signature")}
+		for i := range rapid.IntRange(0, 2).Draw(t, "conditions") {
+			c := Condition{Chain: ChainID(i + 1), NumberMax: rapid.Uint64().Draw(t, "max"), TimeMin: rapid.Uint64().Draw(t, "min")}
 			for range rapid.IntRange(0, 2).Draw(t, "accounts") {
 				c.Accounts = append(c.Accounts, KnownAccount{StorageRoot: hashes().Draw(t, "root"), Slots: []KnownSlot{{Key: hashes().Draw(t, "key")}}})
 			}

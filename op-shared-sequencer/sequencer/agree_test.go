@@ -315,6 +315,20 @@ func TestRefused(t *testing.T) {
 		"unsealed":            {func(sub *sequence.Subblock) { sub.Seals = nil }, ErrOutOfPlace},
 		"half a bundle":       {func(sub *sequence.Subblock) { sub.Steps = withoutLastOfBundle(sub.Steps) }, ErrBundle},
 		"a bundle by another": {func(sub *sequence.Subblock) { rename(sub.Steps) }, ErrBundle},
+		"another in a relay step": {func(sub *sequence.Subblock) {
+			for i := range sub.Steps {
+				if sub.Steps[i].Relay {
+					sub.Steps[i].Transactions = [][]byte{enginefake.Tx(accounts[7], sub.Steps[i].Chain, 0, enginefake.Log("mine"))}
+				}
+			}
+		}, ErrBundle},
+		"one more in a relay step": {func(sub *sequence.Subblock) {
+			for i := range sub.Steps {
+				if sub.Steps[i].Relay {
+					sub.Steps[i].Transactions = append(sub.Steps[i].Transactions, enginefake.Tx(accounts[7], sub.Steps[i].Chain, 0, enginefake.Log("mine")))
+				}
+			}
+		}, ErrBundle},
 		"transaction dropped": {steps(func(sub *sequence.Subblock, i int) { sub.Steps = slices.Delete(sub.Steps, i, i+1) }), ErrResult},
 		"transaction doubled": {steps(func(sub *sequence.Subblock, i int) { sub.Steps = append(sub.Steps, sub.Steps[i]) }), errRefused},
 		"garbage":             {steps(func(sub *sequence.Subblock, i int) { sub.Steps[i].Transactions = [][]byte{{1, 2, 3}} }), errRefused},

@@ -17,6 +17,7 @@ import (
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/builder"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/executor"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/relay"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
 
@@ -333,8 +334,10 @@ func (sl *slot) execute(ctx context.Context, sub *sequence.Subblock) ([][]engine
 			return nil, fmt.Errorf("%w: step %d is on chain %s, whose block takes no user transactions", ErrAttributes, i, st.Chain)
 		}
 	}
+	whole := map[common.Hash]bool{}
 	for run := range sub.Bundles() {
-		if err := sl.checkWhole(ctx, run); err != nil {
+		var err error
+		if whole[run[0].Bundle], err = sl.checkWhole(ctx, run); err != nil {
 			return nil, err
 		}
 	}
@@ -374,12 +377,27 @@ func (sl *slot) execute(ctx context.Context, sub *sequence.Subblock) ([][]engine
 	}); err != nil {
 		return nil, err
 	}
+	var logs []relay.Log // of the bundle so far
 	for i, st := range steps {
 		if err := sl.check.Apply(st.Chain, checked[i]); err != nil {
 			return nil, err
 		}
+		if i == 0 || steps[i-1].Bundle != st.Bundle {
+			logs = nil
+		}
 		if st.Bundle == (common.Hash{}) {
 			continue
+		}
+		for _, r := range results[i] {
+			for _, l := range r.Logs {
+				logs = append(logs, relay.Log{Chain: st.Chain, Slot: sl.time, Log: l})
+			}
+		}
+		if st.Relay {
+			more := i+1 < len(steps) && steps[i+1].Bundle == st.Bundle && steps[i+1].Relay && steps[i+1].Chain == st.Chain
+			if err := checkRelay(&st, results[i], logs, whole[st.Bundle] && !more); err != nil {
+				return nil, err
+			}
 		}
 		for _, r := range results[i] {
 			if r.Status != types.ReceiptStatusSuccessful && !st.MayRevert {
@@ -389,6 +407,20 @@ func (sl *slot) execute(ctx context.Context, sub *sequence.Subblock) ([][]engine
 		sl.note(results[i])
 	}
 	return results, nil
+}
+
+// checkRelay: transactions of a relay step relay messages and do nothing else, and behind
+// the last one of a bundle that runs whole none is left that the bundle has sent there.
+func checkRelay(st *sequence.Step, results []engine.TxResult, logs []relay.Log, all bool) error {
+	for i := range results {
+		if !relay.Relays(st.Transactions[i], results[i].Logs) {
+			return fmt.Errorf("%w: transaction %s of a relay step of bundle %s on chain %s relays no message", ErrBundle, results[i].Hash, st.Bundle, st.Chain)
+		}
+	}
+	if left := len(relay.Pending(st.Chain, logs)); all && left > 0 {
+		return fmt.Errorf("%w: a relay step of bundle %s leaves %d messages to chain %s", ErrBundle, st.Bundle, left, st.Chain)
+	}
+	return nil
 }
 
 // conditionsOf are the conditions of bundles, by the step before which they are checked:
@@ -420,34 +452,34 @@ func conditionsOf(sub *sequence.Subblock) map[int][]*sequence.Condition {
 }
 
 // checkWhole: the steps of a bundle are the bundle as it was sent, whole and in order, in
-// blocks that stand or fall together. One that was executed before, and lost some of its
+// blocks that stand or fall together; whole says so. One that was executed before, and lost some of its
 // blocks, is completed: what is missing in the steps stands already, as this operator sees it.
-func (sl *slot) checkWhole(ctx context.Context, steps []sequence.Step) error {
+func (sl *slot) checkWhole(ctx context.Context, steps []sequence.Step) (whole bool, err error) {
 	hash, first := steps[0].Bundle, sl.block(steps[0].Chain)
 	for _, st := range steps {
 		if sl.block(st.Chain).opening.L1Origin != first.opening.L1Origin {
-			return fmt.Errorf("%w: bundle %s is on blocks with different L1 origins", ErrBundle, hash)
+			return false, fmt.Errorf("%w: bundle %s is on blocks with different L1 origins", ErrBundle, hash)
 		}
 	}
 	b := sequence.BundleOf(steps)
 	if b.First() > sl.time {
-		return fmt.Errorf("%w: the first slot of bundle %s is %d", ErrBundle, hash, b.First())
+		return false, fmt.Errorf("%w: the first slot of bundle %s is %d", ErrBundle, hash, b.First())
 	}
 	if b.Hash() == hash && b.Expiry >= sl.time {
-		return nil
+		return true, nil
 	}
 	e, ok := sl.s.bundles.Get(hash)
 	if !ok {
-		return fmt.Errorf("%w: the steps are not bundle %s, or it has expired", ErrBundle, hash)
+		return false, fmt.Errorf("%w: the steps are not bundle %s, or it has expired", ErrBundle, hash)
 	}
 	kept, err := sl.standing(ctx, hash)
 	if err != nil {
-		return fmt.Errorf("%w: what stands of bundle %s cannot be read: %w", ErrNotReady, hash, err)
+		return false, fmt.Errorf("%w: what stands of bundle %s cannot be read: %w", ErrNotReady, hash, err)
 	}
 	if !completes(e.Bundle, b.Items, kept) {
-		return fmt.Errorf("%w: the steps are not bundle %s, or it has expired, and they do not complete it", ErrBundle, hash)
+		return false, fmt.Errorf("%w: the steps are not bundle %s, or it has expired, and they do not complete it", ErrBundle, hash)
 	}
-	return nil
+	return false, nil
 }
 
 // completes says whether items of a bundle are all that does not stand of it, in order.
@@ -458,7 +490,7 @@ func completes(b *sequence.Bundle, items []sequence.BundleItem, kept []builder.K
 	for i := range b.Items {
 		it := &b.Items[i]
 		stands := slices.ContainsFunc(kept, func(k builder.Kept) bool { return k.Item == i })
-		here := len(items) > 0 && items[0].Chain == it.Chain && bytes.Equal(items[0].Transaction, it.Transaction)
+		here := len(items) > 0 && items[0].Chain == it.Chain && items[0].MayRevert == it.MayRevert && bytes.Equal(items[0].Transaction, it.Transaction)
 		switch {
 		case here && (it.Relay() || !stands): // a relay step may have relayed a part
 			items = items[1:]

@@ -42,6 +42,7 @@ const (
 	// it is. It is not passed on.
 	kindGreeting = byte(2)
 	kindCancel   = byte(3)
+	lastKind     = kindCancel
 	// knownPeers is how many peers' limits are remembered when they are gone, so that they
 	// do not begin anew with each connection.
 	knownPeers = 256
@@ -122,7 +123,7 @@ func (g *gossip) RemovePeer(p p2p.Peer, _ any) { g.left(p.ID()) }
 // votes too: it only counts and puts into the queue.
 func (g *gossip) Receive(e p2p.Envelope) {
 	v, ok := e.Message.(*types.BytesValue)
-	if !ok || len(v.Value) < 2 || v.Value[0] > kindGreeting {
+	if !ok || len(v.Value) < 2 || v.Value[0] > lastKind {
 		g.cutOff(e.Src, errors.New("it is no message of ours"))
 		return
 	}

@@ -203,7 +203,7 @@ func TestBundles(t *testing.T) {
 	for i, o := range c.ops {
 		pools[i] = &bundles{got: map[string]int{}}
 		o.prepare = func(_ *fakeMachine, cfg *Config) {
-			cfg.OnBundle = pools[i].take
+			cfg.OnBundle, cfg.OnCancel = pools[i].take, pools[i].take
 			cfg.Bundles = func() [][]byte { return [][]byte{[]byte("earlier")} }
 		}
 	}
@@ -235,5 +235,12 @@ func TestBundles(t *testing.T) {
 		}
 	}
 	require.Zero(t, pools[0].has("b\x00"), "it does not come back")
+
+	// Cancellations go the same way, and cost nobody a connection.
+	require.NoError(t, c.ops[0].rotation.BroadcastCancel([]byte("cancel")))
+	c.wait("the cancellation everywhere", func() bool {
+		return pools[1].has("cancel") == 1 && pools[2].has("cancel") == 1 && pools[3].has("cancel") == 1
+	})
+	require.True(t, c.ops[0].peersAre(2))
 	require.ErrorContains(t, c.ops[0].rotation.Broadcast(make([]byte, 1<<20)), "too long")
 }
