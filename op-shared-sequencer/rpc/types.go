@@ -170,12 +170,19 @@ type Bundle struct {
 }
 
 func newBundle(e *bundlepool.Entry) *Bundle {
-	out := &Bundle{BundleHash: e.Hash, ExpirySlot: hexutil.Uint64(e.Bundle.Expiry), Bid: (*hexutil.Big)(e.Bid)}
-	for _, it := range e.Bundle.Items {
+	out := NewBundle(e.Bundle)
+	out.Bid = (*hexutil.Big)(e.Bid)
+	return &out
+}
+
+// NewBundle makes the result for a bundle, without its bid.
+func NewBundle(b *sequence.Bundle) Bundle {
+	out := Bundle{BundleHash: b.Hash(), ExpirySlot: hexutil.Uint64(b.Expiry), Bid: new(hexutil.Big)}
+	for _, it := range b.Items {
 		chain := hexutil.Uint64(it.Chain)
 		out.Items = append(out.Items, ItemArgs{ChainID: &chain, Tx: it.Transaction, Relay: it.Relay(), MayRevert: it.MayRevert})
 	}
-	if t := e.Bundle.Terms; t != nil {
+	if t := b.Terms; t != nil {
 		if first := hexutil.Uint64(t.First); first != 0 {
 			out.FirstSlot = &first
 		}

@@ -27,6 +27,8 @@ import (
 	"github.com/ethereum-optimism/optimism/op-service/txintent"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rpc"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
 
 var update = flag.Bool("update", false, "write the files in test/testdata anew")
@@ -126,6 +128,30 @@ func TestCancelVector(t *testing.T) {
 	requireFile(t, "cancel.json", map[string]any{
 		"privateKey": "0x" + devKey, "bundleHash": hash, "text": text, "signature": hexutil.Bytes(sig),
 	})
+}
+
+// TestReplacementVectors has what is signed for a replacement ID.
+func TestReplacementVectors(t *testing.T) {
+	type vector struct {
+		Bundle  rpc.Bundle `json:"bundle"`
+		Message string     `json:"message"`
+	}
+	var out []vector
+	for _, b := range []*sequence.Bundle{
+		{Expiry: 9, Items: []sequence.BundleItem{{Chain: 901, Transaction: []byte{2, 3}}}, Terms: &sequence.Terms{ReplacementID: common.Hash{31: 1}}},
+		{Expiry: 1 << 40, Items: []sequence.BundleItem{{Chain: 901, Transaction: bytes.Repeat([]byte{7}, 100), MayRevert: true}, {Chain: 902}}, Terms: &sequence.Terms{
+			First: 128, ReplacementID: common.Hash{0xaa}, Conditions: []sequence.Condition{
+				{Chain: 901, NumberMin: 1, TimeMax: 300},
+				{Chain: 902, NumberMax: 127, TimeMin: 128, Accounts: []sequence.KnownAccount{
+					{Address: common.Address{1}, StorageRoot: common.Hash{5}},
+					{Address: common.Address{2}, Slots: []sequence.KnownSlot{{Key: common.Hash{3}, Value: common.Hash{31: 4}}, {Key: common.Hash{4}}}},
+				}},
+			},
+		}},
+	} {
+		out = append(out, vector{rpc.NewBundle(b), b.ReplacementText()})
+	}
+	requireFile(t, "replacement.json", out)
 }
 
 // TestErrorCodes reads the codes, and the words for faults, from the source.

@@ -21,7 +21,7 @@ export type BundleBuilder = Bundle & {
   until(slot: bigint): BundleBuilder
   /** Sets for how many slots it may wait, the current one included, instead of a last slot. */
   within(slots: number): BundleBuilder
-  /** Names it, so that its sender can replace it with one of a higher bid under the same ID. */
+  /** Names it, so that it can be replaced by one of a higher bid under the same ID: see `signReplacement`. */
   replaceable(id: Hash): BundleBuilder
   /** Adds what must hold on a chain. */
   condition(chain: ChainOrId, holds: Omit<BundleConditions, 'chainId'>): BundleBuilder

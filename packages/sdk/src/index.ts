@@ -1,4 +1,5 @@
 export * from './actions.js'
+export { replacementMessage, signReplacement } from './replacement.js'
 export { type BundleBuilder, bundle, type ChainOrId } from './bundle.js'
 export { type PublicActionsSharedSequencer, publicActionsSharedSequencer } from './decorator.js'
 export {

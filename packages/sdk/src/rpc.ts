@@ -45,6 +45,7 @@ export type RpcBundle = {
   expirySlot?: Hex
   maxSlots?: Hex
   replacementId?: Hash
+  replacementSignature?: Hex
   conditions?: RpcConditions[]
 }
 /** As upstream spells it. */
@@ -88,6 +89,7 @@ export type RpcStoredBundle = {
   firstSlot?: Hex
   expirySlot: Hex
   replacementId?: Hash
+  replacementSignature?: Hex
   conditions?: RpcConditions[]
   bid: Hex
 }
@@ -207,7 +209,7 @@ function optional(value: number | bigint | undefined, what: string): Hex | undef
 }
 
 export function toRpcBundle(bundle: Bundle): RpcBundle {
-  const { items, firstSlot, expirySlot, maxSlots, replacementId, conditions } = bundle
+  const { items, firstSlot, expirySlot, maxSlots, replacementId, replacementSignature, conditions } = bundle
   if (items.length === 0) throw new BundleFormError('The bundle has no items: expected at least one transaction.')
   if (expirySlot !== undefined && maxSlots !== undefined)
     throw new BundleFormError('The bundle has both expirySlot and maxSlots: expected at most one of them.')
@@ -217,6 +219,7 @@ export function toRpcBundle(bundle: Bundle): RpcBundle {
     expirySlot: optional(expirySlot, 'expirySlot'),
     maxSlots: optional(maxSlots, 'maxSlots'),
     replacementId,
+    replacementSignature,
     conditions: conditions?.map(toRpcConditions),
   })
 }
@@ -330,6 +333,7 @@ export function fromRpcStoredBundle(b: RpcStoredBundle): StoredBundle {
     firstSlot: bigint(b.firstSlot),
     expirySlot: BigInt(b.expirySlot),
     replacementId: b.replacementId,
+    replacementSignature: b.replacementSignature,
     conditions: b.conditions?.map((c) => ({
       chainId: Number(c.chainId),
       blockNumberMin: bigint(c.blockNumberMin),

@@ -45,10 +45,12 @@ export type BundleOptions = {
   /** First slot it may be executed in. */
   firstSlot?: bigint | undefined
   /**
-   * Of the bundles with the same ID and the same first sender one waits at a time; another
-   * takes its place if it bids a tenth more: `BundleUnderpricedError` if not.
+   * Of the bundles with the same ID and the same signer one waits at a time; another takes its
+   * place if it bids a tenth more: `BundleUnderpricedError` if not. `signReplacement` signs.
    */
   replacementId?: Hash | undefined
+  /** Over `replacementMessage`, by whose the ID is. */
+  replacementSignature?: Hex | undefined
   conditions?: readonly BundleConditions[] | undefined
 } & (
   | {
@@ -198,6 +200,7 @@ export type StoredBundle = {
   firstSlot?: bigint | undefined
   expirySlot: bigint
   replacementId?: Hash | undefined
+  replacementSignature?: Hex | undefined
   conditions?: BundleConditions[] | undefined
   /** Sum of priority fees times gas limits, in wei. */
   bid: bigint

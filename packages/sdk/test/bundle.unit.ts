@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
-import { type Bundle, BundleFormError, bundle, publicActionsSharedSequencer } from '@op-shared-sequencer/sdk'
+import { type Bundle, BundleFormError, bundle, publicActionsSharedSequencer, replacementMessage } from '@op-shared-sequencer/sdk'
 import { createClient, type Hex, http } from 'viem'
 import { privateKeyToAccount } from 'viem/accounts'
 import { testdata } from './testdata.js'
@@ -86,6 +86,16 @@ describe('bundles on the wire', () => {
         return true
       })
     assert.equal(server.calls.length, before)
+  })
+
+  test('what is signed for a replacement ID is what Go says', async () => {
+    for (const vector of testdata('replacement.json')) {
+      answers.getBundle = vector.bundle
+      const stored = await client().getBundle({ bundleHash: hash })
+      assert.equal(replacementMessage(stored), vector.message)
+    }
+    assert.throws(() => replacementMessage(bundle().transaction(901, '0x02').replaceable(hash)), /needs expirySlot/)
+    assert.throws(() => replacementMessage(bundle().transaction(901, '0x02').until(1n)), /has no replacementId/)
   })
 
   test('a cancellation is signed as Go signs it', async () => {

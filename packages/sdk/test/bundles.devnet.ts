@@ -20,6 +20,7 @@ import {
   superchainETHBridgeAddress,
   type TransactionItem,
   UnknownBundleError,
+  signReplacement,
 } from '@op-shared-sequencer/sdk'
 import {
   type Address,
@@ -224,7 +225,8 @@ describe('a devnet with two rollups', { timeout: 20 * 60_000 }, () => {
       const item = { chainId: A, account, to: zeroAddress, gas: 21_000n, maxPriorityFeePerGas }
       const waits = { firstSlot: slot + 300n, expirySlot: slot + 400n, replacementId }
       const conditions = [{ chainId: A, timestampMax: slot + 350n }]
-      return (await client().signBundle({ chains: rollups(), items: [item], ...waits, conditions })).bundle
+      const { bundle } = await client().signBundle({ chains: rollups(), items: [item], ...waits, conditions })
+      return signReplacement(bundle, account)
     }
     const first = await client().sendBundle(await sign(1000n))
     await assert.rejects(sign(1099n).then(client().sendBundle), BundleUnderpricedError)
@@ -237,6 +239,7 @@ describe('a devnet with two rollups', { timeout: 20 * 60_000 }, () => {
     assert.equal(stored.firstSlot, slot + 300n)
     assert.equal(stored.expirySlot, slot + 400n)
     assert.equal(stored.replacementId, replacementId)
+    assert.equal(stored.replacementSignature, signed.replacementSignature)
     assert.deepEqual(stored.conditions?.map((c) => [c.chainId, c.timestampMax]), [[A, slot + 350n]])
     assert.equal(stored.bid, 21_000n * 1100n)
     assert.equal((stored.items[0] as TransactionItem).transaction, (signed.items[0] as TransactionItem).transaction)
