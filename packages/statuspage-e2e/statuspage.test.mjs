@@ -177,8 +177,9 @@ test("light, dark, and little motion", async () => {
   await page.evaluate(() => { localStorage.clear(); });
   await page.reload();
   assert.equal(await colour(), light);
-  await page.waitForSelector("#grid .seg.new");
-  assert.equal(await page.$eval("#grid .seg.new", (e) => getComputedStyle(e).animationName), "none");
+  // Asked for and looked at in one go: the grid may be drawn anew between two.
+  const animation = () => page.evaluate(() => { const e = document.querySelector("#grid .seg.new"); return e && getComputedStyle(e).animationName; });
+  assert.equal(await until("a new subblock", animation), "none");
 });
 
 test("small screens", async () => {
@@ -206,9 +207,8 @@ test("no serious finding of axe", () => accessible("all is well"));
 test("the screenshot", { skip: !process.env.UPDATE_SCREENSHOT && "UPDATE_SCREENSHOT is not set" }, async () => {
   await page.emulateMedia({ colorScheme: "light", reducedMotion: "reduce" });
   await page.setViewportSize({ width: 1440, height: 900 });
-  // A calm machine, and something to see.
-  await until("slots in time with messages", () => page.evaluate(() => document.querySelector("#verdict.ok") && document.querySelectorAll("#arcs path.tip").length >= 4
-    && !document.querySelector("#grid .badge") && document.querySelector("#faults .none") && document.querySelector("#bundles .fail")));
+  // All is well, and there is something to see.
+  await until("slots in time with messages", () => page.evaluate(() => document.querySelector("#verdict.ok") && document.querySelectorAll("#arcs path.tip").length >= 2));
   for (const [colorScheme, name] of [["light", "statuspage"], ["dark", "statuspage-dark"]]) {
     await page.emulateMedia({ colorScheme });
     await page.screenshot({ path: join(root, `docs/images/${name}.png`) });
