@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -106,6 +107,11 @@ func openSigner(fs files, path string, key *ecdsa.PrivateKey, setID common.Hash)
 	if state.SetID != setID || state.Address != s.state.Address {
 		return nil, fmt.Errorf("%w: %s is of operator %s in set %s, this is operator %s in set %s: give each its own file",
 			ErrSignState, path, state.Address, state.SetID, s.state.Address, setID)
+	}
+	// The process before may have ended between the rename and its sync. What was read is
+	// handed out again, so that a power cut must not bring back what was there before it.
+	if err := fs.syncDir(filepath.Dir(path)); err != nil {
+		return nil, fmt.Errorf("%w: sync the directory of %s: %w", ErrSignState, path, err)
 	}
 	s.state, s.kept = *state, kept
 	return s, nil

@@ -241,6 +241,7 @@ func TestSignerDiskErrors(t *testing.T) {
 	got, err := open().Sign(3, testSubblock(1, 2))
 	require.NoError(t, err)
 	require.Equal(t, testSubblock(1, 1).Hash(), got.Subblock.Hash(), "what may have been written counts")
+	require.Empty(t, disk.pending, "and a power cut does not take it back: it has left the process now")
 }
 
 func TestSignerConcurrent(t *testing.T) {
