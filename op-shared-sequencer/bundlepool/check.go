@@ -183,14 +183,12 @@ func checkTerms(b *sequence.Bundle) error {
 	if (t.ReplacementID == (common.Hash{})) != (len(t.Signature) == 0) {
 		return fail("a replacement ID and its signature: expected both or none")
 	}
+	if err := t.Check(); err != nil {
+		return fail("%v", err)
+	}
 	chains := b.Chains()
-	last := sequence.ChainID(0)
 	for i := range t.Conditions {
 		c := &t.Conditions[i]
-		if i > 0 && c.Chain <= last {
-			return fail("condition %d: conditions are not ascending by chain, one for each", i)
-		}
-		last = c.Chain
 		if !slices.Contains(chains, c.Chain) {
 			return fail("condition %d is about chain %s, which the bundle does not touch", i, c.Chain)
 		}
@@ -205,13 +203,9 @@ func checkTerms(b *sequence.Bundle) error {
 				return fail("condition %d: the slots of account %s are not ascending", i, a.Address)
 			}
 		}
-		cond := c.Conditional()
-		if err := cond.Validate(); err != nil {
+		if err := c.Conditional().Validate(); err != nil {
 			return fail("condition %d: %v", i, err)
 		}
-	}
-	if cost := t.Cost(); cost > sequence.MaxConditionCost {
-		return fail("its conditions cost %d, expected at most %d (each one, bound, account and slot is 1)", cost, sequence.MaxConditionCost)
 	}
 	return nil
 }

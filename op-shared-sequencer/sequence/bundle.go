@@ -65,15 +65,16 @@ func (t *Terms) Cost() int {
 	return cost
 }
 
-// check says whether the terms are well formed, and cost as little as they may.
-func (t *Terms) check() error {
+// Check says whether the terms are well formed, and cost as little as they must: for pools,
+// and for subblocks, whose leaders may have passed their pool over.
+func (t *Terms) Check() error {
 	switch {
 	case t == nil:
 		return nil
 	case t.Cost() > MaxConditionCost:
-		return fmt.Errorf("its conditions cost %d, at most %d", t.Cost(), MaxConditionCost)
+		return fmt.Errorf("its conditions cost %d, expected at most %d (each one, bound, account and slot is 1)", t.Cost(), MaxConditionCost)
 	case !ascending(t.Conditions, func(c Condition) ChainID { return c.Chain }):
-		return errors.New("its conditions are not ascending by chain")
+		return errors.New("its conditions are not ascending by chain, one for each")
 	}
 	return nil
 }

@@ -166,7 +166,7 @@ func (s *Subblock) Check() error {
 	}
 	cost := 0
 	for run := range s.Bundles() {
-		if err := run[0].Terms.check(); err != nil {
+		if err := run[0].Terms.Check(); err != nil {
 			return fail("bundle %s: %v", run[0].Bundle, err)
 		}
 		if cost += run[0].Terms.Cost(); cost > MaxSubblockConditionCost {

@@ -194,6 +194,17 @@ func TestSubblockCheck(t *testing.T) {
 			s.Steps = append(s.Steps, s.Steps[0])
 			s.Steps[1].Terms = &Terms{First: 1}
 		}, "terms in a step that is not its first"},
+		"costly terms": {func(s *Subblock) {
+			s.Steps[0].Bundle, s.Steps[0].Terms = common.Hash{1}, &Terms{Conditions: []Condition{{Accounts: make([]KnownAccount, MaxConditionCost)}}}
+		}, "conditions cost 1001, expected at most 1000"},
+		"terms twice": {func(s *Subblock) {
+			s.Steps[0].Bundle, s.Steps[0].Terms = common.Hash{1}, &Terms{Conditions: []Condition{{Chain: 1}, {Chain: 1}}}
+		}, "not ascending by chain"},
+		"many terms": {func(s *Subblock) {
+			for i := range byte(5) {
+				s.Steps = append(s.Steps, Step{Chain: 2, Bundle: common.Hash{i + 1}, Transactions: [][]byte{{1}}, Terms: &Terms{Conditions: []Condition{{Accounts: make([]KnownAccount, MaxConditionCost-1)}}}})
+			}
+		}, "cost more than 4000"},
 		"odd parameters": {func(s *Subblock) { s.Openings[0].EIP1559Params = []byte{1} }, "1 bytes of EIP-1559"},
 		"two base fees":  {func(s *Subblock) { s.Openings[0].MinBaseFee = []uint64{1, 2} }, "2 minimum base fees"},
 	} {
