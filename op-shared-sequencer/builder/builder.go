@@ -152,6 +152,11 @@ type Filled struct {
 	Start, End time.Time
 }
 
+// add puts steps behind those so far, with the results of each.
+func (o *Order) add(results [][]engine.TxResult, steps ...sequence.Step) {
+	o.Steps, o.Results = append(o.Steps, steps...), append(o.Results, results...)
+}
+
 // Executed says whether a bundle was executed.
 func (o *Order) Executed() bool {
 	return slices.ContainsFunc(o.Bundles, func(t Tried) bool { return t.Outcome.Kind == bundlepool.Execute })
@@ -306,7 +311,7 @@ func (r *run) runPending(ctx context.Context, until time.Time) error {
 			}
 		}
 		r.order.Bundles = append(r.order.Bundles, Tried{e.Hash, outcome})
-		r.order.Steps, r.order.Results = append(r.order.Steps, steps...), append(r.order.Results, at.Results...)
+		r.order.add(at.Results, steps...)
 	}
 	return nil
 }
@@ -432,7 +437,7 @@ func (r *run) plain(chain sequence.ChainID, filled []engine.TxResult) {
 		}
 	}
 	if len(step.Transactions) > 0 {
-		r.order.Steps, r.order.Results = append(r.order.Steps, step), append(r.order.Results, results)
+		r.order.add([][]engine.TxResult{results}, step)
 	}
 }
 

@@ -139,8 +139,7 @@ func (r *run) relayOne(ctx context.Context, to *Block, m relay.Log, budget uint6
 				return fail(err)
 			}
 			r.order.Relayed.Executed++
-			r.order.Steps = append(r.order.Steps, sequence.Step{Chain: to.Chain, Transactions: [][]byte{raw}})
-			r.order.Results = append(r.order.Results, res)
+			r.order.add([][]engine.TxResult{res}, sequence.Step{Chain: to.Chain, Transactions: [][]byte{raw}})
 			r.note(to.Chain, res)
 			return res[0].GasUsed, nil
 		}
