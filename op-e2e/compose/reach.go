@@ -240,27 +240,7 @@ func (n *reach) awaitBlock(ctx context.Context, number int, chain, block uint64)
 
 // executed is a bundle's transaction as its chain shows it.
 func (n *reach) executed(ctx context.Context, number int, st *rpc.BundleStatus) ([]devnet.Executed, error) {
-	var out []devnet.Executed
-	for _, it := range st.Items {
-		id := uint64(it.ChainID)
-		c, err := n.engine(number, id)
-		if err != nil {
-			return nil, err
-		}
-		r, err := c.TransactionReceipt(ctx, it.TxHash)
-		if err != nil {
-			return nil, fmt.Errorf("receipt of %s on chain %d: %w", it.TxHash, id, err)
-		}
-		h, err := c.HeaderByHash(ctx, r.BlockHash)
-		if err != nil {
-			return nil, fmt.Errorf("block %s of chain %d: %w", r.BlockHash, id, err)
-		}
-		out = append(out, devnet.Executed{
-			Chain: id, BlockNumber: r.BlockNumber.Uint64(), BlockHash: r.BlockHash, Timestamp: h.Time,
-			TxHash: it.TxHash, Status: r.Status, GasUsed: r.GasUsed,
-		})
-	}
-	return out, nil
+	return devnet.ReadExecuted(ctx, st, func(chain uint64) (*ethclient.Client, error) { return n.engine(number, chain) })
 }
 
 // sameBlock says whether two operators have the same block of a chain.

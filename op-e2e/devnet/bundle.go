@@ -9,6 +9,7 @@ import (
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/common/hexutil"
 	"github.com/ethereum/go-ethereum/core/types"
+	"github.com/ethereum/go-ethereum/ethclient"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rpc"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
@@ -163,10 +164,15 @@ type Executed struct {
 
 // Receipts reads the transactions of an executed bundle from the chains themselves.
 func (d *Devnet) Receipts(ctx context.Context, st *rpc.BundleStatus) ([]Executed, error) {
+	return ReadExecuted(ctx, st, d.Eth)
+}
+
+// ReadExecuted reads the transactions of an executed bundle from engines of its chains.
+func ReadExecuted(ctx context.Context, st *rpc.BundleStatus, eth func(chain uint64) (*ethclient.Client, error)) ([]Executed, error) {
 	var out []Executed
 	for _, it := range st.Items {
 		id := uint64(it.ChainID)
-		c, err := d.Eth(id)
+		c, err := eth(id)
 		if err != nil {
 			return nil, err
 		}

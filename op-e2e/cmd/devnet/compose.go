@@ -144,20 +144,13 @@ func composeLogs(c *cli.Context) error {
 }
 
 func composeSmoke(c *cli.Context) error {
-	if err := noArguments(c); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(c.Context, composeTime)
-	defer cancel()
-	d, err := compose.Open(ctx, c.Path(composeDirFlag.Name), c.App.Writer)
-	if err != nil {
-		return err
-	}
-	rep, err := d.Smoke(ctx)
-	path := c.Path(smokeFlag.Name)
-	if err := errors.Join(err, rep.Write(path)); err != nil {
-		return fmt.Errorf("%w (report: %s)", err, path)
-	}
-	fmt.Fprintln(c.App.Writer, "report: "+path)
-	return nil
+	return composeDo(func(d *compose.Devnet, ctx context.Context) error {
+		rep, err := d.Smoke(ctx)
+		path := c.Path(smokeFlag.Name)
+		if err := errors.Join(err, rep.Write(path)); err != nil {
+			return fmt.Errorf("%w (report: %s)", err, path)
+		}
+		fmt.Fprintln(c.App.Writer, "report: "+path)
+		return nil
+	})(c)
 }
