@@ -149,6 +149,7 @@ func TestCompletes(t *testing.T) {
 		"the relay is missing": {kept(0, 3), []sequence.BundleItem{tx(chainB, 2)}, false},
 		"another order":        {kept(1, 2), []sequence.BundleItem{tx(chainA, 3), tx(chainA, 1)}, false},
 		"one too many":         {kept(0, 3), []sequence.BundleItem{relay, tx(chainB, 2), tx(chainB, 9)}, false},
+		"one that may revert":  {kept(1, 2), []sequence.BundleItem{{Chain: chainA, Transaction: []byte{1}, MayRevert: true}, tx(chainA, 3)}, false},
 		"one that stands":      {kept(0, 3), []sequence.BundleItem{tx(chainA, 1), relay, tx(chainB, 2)}, false},
 	} {
 		t.Run(name, func(t *testing.T) { require.Equal(t, test.want, completes(b, test.items, test.kept)) })
