@@ -134,7 +134,7 @@ type methods struct{ api *API }
 //	  "expirySlot": "0x65f0c1a0"   // last slot it may be executed in, or
 //	  "maxSlots": "0x5",           // how many slots it may wait for, the current one included
 //	  "firstSlot": "0x65f0c190",   // optional: first slot it may be executed in
-//	  "replacementId": "0x…",      // optional: 32 bytes; it takes the place of the bundle that waits under it
+//	  "replacementId": "0x…", "replacementSignature": "0x…",   // optional: it takes the place of the bundle that waits under it
 //	  "conditions": [{"chainId": "0x385", "blockNumberMax": "0x10", "knownAccounts": {…}}]   // optional
 //	}]
 //	result: {"bundleHash": "0x…", "expirySlot": "0x65f0c1a0"}
@@ -159,11 +159,11 @@ func (m *methods) SendBundle(_ context.Context, args BundleArgs) (*SendResult, e
 //
 //	params: [{"bundleHash": "0x…", "signature": "0x…"}]   // EIP-191, over "Cancel bundle 0x…"
 //	result: BundleStatus
-func (m *methods) CancelBundle(_ context.Context, args CancelArgs) (*BundleStatus, error) {
+func (m *methods) CancelBundle(ctx context.Context, args CancelArgs) (*BundleStatus, error) {
 	if err := m.api.pool.Cancel(args.BundleHash, args.Signature); err != nil {
 		return nil, toRPC(err)
 	}
-	return m.BundleStatus(context.Background(), args.BundleHash)
+	return m.BundleStatus(ctx, args.BundleHash)
 }
 
 // GetBundle is sharedseq_getBundle: a bundle as it was sent.

@@ -24,11 +24,11 @@ const (
 	CodeUnknownBundle = -38104 // never received here, or ended too long ago
 	CodeBusy          = -38105 // too many simulations, or one that takes too long: try again later
 	CodeUnavailable   = -38106 // the sequencer cannot do it now, for the reason given
+	CodeInvalidChange = -38107 // the set does not take this approval of a change; the error's data is ErrorData
 	CodeCancelled     = -38108 // it was cancelled or replaced, and is not taken again
 	CodeUnderpriced   = -38109 // another bundle waits under its replacement ID, and it bids too little to take its place
 	CodeNotSender     = -38110 // a cancellation that no sender of the bundle signed
 	CodeNotPending    = -38111 // the bundle does not wait any more
-	CodeInvalidChange = -38107 // the set does not take this approval of a change; the error's data is ErrorData
 )
 
 // Error is an error of the namespace, on either side of the wire.
