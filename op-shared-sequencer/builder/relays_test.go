@@ -1,10 +1,12 @@
 package builder_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 
 	"github.com/ethereum/go-ethereum/common"
+	"github.com/ethereum/go-ethereum/crypto"
 	"github.com/stretchr/testify/require"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/builder"
@@ -134,4 +136,26 @@ func TestSessionLostInARelay(t *testing.T) {
 			require.ErrorIs(t, err, engine.ErrSessionClosed)
 		})
 	}
+}
+
+// A relayer that cannot pay on a chain is not asked again there in the slot.
+func TestUnfundedRelayer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, chainA, chainB)
+	w.policy = all()
+	poor, err := crypto.GenerateKey()
+	require.NoError(t, err)
+	w.relayer, err = relay.New(poor, relay.Config{Gas: 100_000})
+	require.NoError(t, err)
+	w.engines[chainA].AddToPool(enginefake.Tx(users[0], chainA, 0, enginefake.Send(chainB), enginefake.Send(chainB), enginefake.Send(chainB)))
+	tries := 0
+	w.engines[chainB].SetHook(func(_ context.Context, call string) error {
+		if call == "execute" {
+			tries++
+		}
+		return nil
+	})
+	require.NoError(t, w.build(bg, &list{}, newLeaping()))
+	require.Equal(t, builder.Relayed{Unfunded: 3}, w.order.Relayed)
+	require.Equal(t, 1, tries)
 }

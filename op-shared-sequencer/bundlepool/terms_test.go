@@ -149,6 +149,25 @@ func TestReplacement(t *testing.T) {
 	require.Contains(t, s.Failure.Reason, "was executed in slot 1000 under the same replacement ID")
 }
 
+// What was executed once is not ended by another of its name: its blocks were replaced, and it
+// runs again or is completed.
+func TestReplacementAfterReorg(t *testing.T) {
+	t.Parallel()
+	p := newPool(Config{})
+	terms := &sequence.Terms{ReplacementID: common.Hash{1}}
+	first := add(t, p, paying("alice", 0, 100, terms))
+	require.NoError(t, p.Done(first.Hash, executed(first, now, 4, "")))
+	p.Settled(chainA, 4)
+	require.Equal(t, Safe, state(t, p, first.Hash), "its name is free")
+	second := add(t, p, paying("alice", 1, 100, terms))
+	require.NoError(t, p.Done(second.Hash, executed(second, now+1, 5, "")))
+	p.Replaced(chainA, 4)
+	require.Equal(t, Pending, state(t, p, first.Hash))
+	require.Equal(t, Pending, state(t, p, second.Hash))
+	require.NoError(t, p.Done(first.Hash, executed(first, now+2, 4, "")))
+	require.Equal(t, Pending, state(t, p, second.Hash))
+}
+
 func TestCancel(t *testing.T) {
 	t.Parallel()
 	personal := func(k *ecdsa.PrivateKey, text string) []byte {

@@ -44,6 +44,11 @@ func TestPolicy(t *testing.T) {
 			require.ErrorContains(t, err, test.says, name)
 		}
 	}
+	all := Policy{Mode: All, SlotGas: 1, SenderGas: 1}
+	for size, want := range map[int]bool{maxMessage: true, maxMessage + 1: false} {
+		l.Data = make([]byte, size)
+		require.Equal(t, want, all.Takes(l), "%d bytes", size)
+	}
 	l.Data = nil
 	require.Zero(t, Sender(l), "no such log comes from the messenger")
 }

@@ -404,6 +404,24 @@ func TestForgedMessageRefused(t *testing.T) {
 	})
 }
 
+// A relay step relays all that the bundle has sent there so far, and nobody takes less.
+func TestRelayStepLeavesNothing(t *testing.T) {
+	inSet(t, 2, 1, func(t *testing.T, s *set) {
+		w := s.ops[0]
+		w.bundle(w.now()+20, item(w.a(), enginefake.Tx(accounts[0], chainA, 0, enginefake.Send(chainB), enginefake.Send(chainB))), relayOn(w.b()))
+		sub := s.propose(0)
+		require.Len(t, sub.Steps, 3, "a transaction and two relays")
+		bad := clone(t, sub)
+		bad.Steps = bad.Steps[:2]
+		err := s.ops[1].seq.Verify(bg, bad)
+		require.ErrorIs(t, err, ErrBundle)
+		require.ErrorContains(t, err, "leaves 1 messages to chain 902")
+		require.NoError(t, s.ops[1].seq.Verify(bg, sub))
+		s.commit(sub)
+		s.same()
+	})
+}
+
 // What a bundle asks for is checked by every operator: its first slot, its conditions, and
 // what may revert in it.
 func TestTermsOfBundles(t *testing.T) {
