@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/ethereum/go-ethereum/core/types"
@@ -63,7 +64,14 @@ func newRun(t require.TestingT, d draw, h executor.History, w *world) *run {
 // apply gives both the same transaction and compares the verdicts.
 func (r *run) apply(slot *executor.Slot, tx *worldTx) bool {
 	at, broken := r.w.judge(tx)
-	err := slot.Apply(tx.chain.cfg.ID, []executor.Tx{tx.tx})
+	txs := []executor.Tx{tx.tx}
+	switch r.d.intn(3) {
+	case 0:
+		slot.Prepare(tx.chain.cfg.ID, txs)
+	case 1: // for another slot, that knows nothing: it must not count
+		r.x.Begin(slot.Number()+1, nil).Prepare(tx.chain.cfg.ID, txs)
+	}
+	err := slot.Apply(tx.chain.cfg.ID, txs)
 	r.tally["messages"] += len(tx.messages)
 	if len(broken) == 0 {
 		require.NoError(r.t, err)
@@ -114,8 +122,11 @@ func (r *run) step(bad int) {
 		}
 	}
 	// A slot that was rolled back is a slot in which it never happened: the same
-	// transactions apply, in calls of other lengths, and leave the same logs.
+	// transactions apply, prepared at once and in calls of other lengths, and leave the same
+	// logs.
 	fresh := r.x.Begin(sequence.Slot(w.slot), parents)
+	var on []chainID
+	var lists [][]executor.Tx
 	for len(kept) > 0 {
 		n := 1
 		for n < len(kept) && kept[n].chain == kept[0].chain {
@@ -125,8 +136,18 @@ func (r *run) step(bad int) {
 		for _, tx := range kept[:n] {
 			txs = append(txs, tx.tx)
 		}
-		require.NoError(r.t, fresh.Apply(kept[0].chain.cfg.ID, txs))
+		on, lists = append(on, kept[0].chain.cfg.ID), append(lists, txs)
 		kept = kept[n:]
+	}
+	var cores sync.WaitGroup
+	for i, txs := range lists {
+		if r.d.intn(4) > 0 {
+			cores.Go(func() { fresh.Prepare(on[i], txs) })
+		}
+	}
+	cores.Wait()
+	for i, txs := range lists {
+		require.NoError(r.t, fresh.Apply(on[i], txs))
 	}
 	if w.chance(r.d, 50) {
 		slot = fresh

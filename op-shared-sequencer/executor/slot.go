@@ -15,7 +15,7 @@ import (
 )
 
 // Slot holds the logs of a slot under construction, in their global order. It is used by
-// one goroutine at a time.
+// one goroutine at a time, except for Prepare.
 type Slot struct {
 	x    *Executor
 	slot sequence.Slot
@@ -54,12 +54,20 @@ type Tx struct {
 	bad      map[int]error // of logs that pretend to execute a message
 	declared []messages.Access
 	badList  error // why the access list declares nothing
+
+	prepared place            // what the transaction was prepared for
+	refused  map[int]*refusal // of its logs, by what was known before the slot
 }
 
-// Decode works out what follows from the transaction alone: hashes of its logs, the messages
-// it executes and those it declares. Apply does it if nobody has; it is most of the work, and
-// can be done for several transactions at once.
-func (t *Tx) Decode() {
+// place is where a transaction runs.
+type place struct {
+	slot  *Slot
+	chain sequence.ChainID
+}
+
+// decode works out what follows from the transaction alone: hashes of its logs, the messages
+// it executes and those it declares.
+func (t *Tx) decode() {
 	if t.decoded {
 		return
 	}
@@ -85,6 +93,35 @@ func (t *Tx) Decode() {
 	}
 }
 
+// Prepare judges the messages that transactions on one chain execute by everything but the
+// order of the slot: Apply is left with the messages of the slot itself. It does most of the
+// work, and may be called for several lists of transactions at once, in any order, while
+// nothing else is done with the slot.
+func (s *Slot) Prepare(chain sequence.ChainID, txs []Tx) {
+	for i := range txs {
+		s.prepare(chain, &txs[i])
+	}
+}
+
+func (s *Slot) prepare(chain sequence.ChainID, t *Tx) {
+	t.decode()
+	if here := (place{s, chain}); t.prepared != here {
+		t.prepared, t.refused = here, nil
+		for i := range t.logs {
+			m := t.logs[i].Executes
+			if m == nil {
+				continue
+			}
+			if no := s.judge(chain, m, t); no != nil {
+				if t.refused == nil {
+					t.refused = make(map[int]*refusal)
+				}
+				t.refused[i] = no
+			}
+		}
+	}
+}
+
 // NewTx takes what the executor needs from a transaction.
 func NewTx(tx *types.Transaction, logs []*types.Log) Tx {
 	return Tx{Hash: tx.Hash(), AccessList: tx.AccessList(), Logs: logs}
@@ -104,7 +141,11 @@ func (s *Slot) Apply(chain sequence.ChainID, txs []Tx) error {
 	if b == nil {
 		return fmt.Errorf("%w: chain %s has no block in slot %d", ErrMisuse, chain, s.slot)
 	}
-	before := len(b.logs)
+	before, more := len(b.logs), 0
+	for i := range txs {
+		more += len(txs[i].Logs)
+	}
+	b.logs = slices.Grow(b.logs, more)
 	for i := range txs {
 		if err := s.apply(chain, b, &txs[i]); err != nil {
 			b.truncate(before)
@@ -119,7 +160,7 @@ func (s *Slot) Apply(chain sequence.ChainID, txs []Tx) error {
 }
 
 func (s *Slot) apply(chain sequence.ChainID, b *openBlock, tx *Tx) error {
-	tx.Decode()
+	s.prepare(chain, tx)
 	for i, l := range tx.Logs {
 		index := len(b.logs)
 		if uint64(l.Index) != uint64(index) || index > math.MaxUint32 {
@@ -131,7 +172,11 @@ func (s *Slot) apply(chain sequence.ChainID, b *openBlock, tx *Tx) error {
 			return refuse(RuleDeclared, "%v", err).at(chain, s.slot, tx.Hash, uint32(index), nil)
 		}
 		if m := tx.logs[i].Executes; m != nil {
-			if no := s.check(chain, m, tx); no != nil {
+			no := tx.refused[i]
+			if initiating := s.openBlockOf(m); no == nil && initiating != nil {
+				no = initiating.check(uint64(s.slot), m)
+			}
+			if no != nil {
 				return no.at(chain, s.slot, tx.Hash, uint32(index), m)
 			}
 		}
@@ -150,7 +195,7 @@ func (s *Slot) Adopt(chain sequence.ChainID, txs []Tx) error {
 	}
 	before := len(b.logs)
 	for i := range txs {
-		txs[i].Decode()
+		txs[i].decode()
 		for n, l := range txs[i].Logs {
 			if uint64(l.Index) > uint64(len(b.logs)) {
 				b.truncate(before)
@@ -168,24 +213,33 @@ func (s *Slot) Adopt(chain sequence.ChainID, txs []Tx) error {
 	return nil
 }
 
-// check judges a message that is executed by the next log of the global order.
-func (s *Slot) check(executing sequence.ChainID, m *messages.ExecutingMessage, tx *Tx) *refusal {
-	t := uint64(s.slot)
-	initiating, no := s.x.link(executing, t, m)
+// judge judges a message by everything that was known before the slot.
+func (s *Slot) judge(executing sequence.ChainID, m *messages.ExecutingMessage, tx *Tx) *refusal {
+	initiating, no := s.x.link(executing, uint64(s.slot), m)
 	if no != nil {
 		return no
 	}
 	if no := tx.declares(m); no != nil {
 		return no
 	}
-	if b := s.open[initiating]; b != nil && m.Timestamp == t {
-		return b.check(t, m)
+	if s.openBlockOf(m) != nil {
+		return nil // to be found among the logs of the slot so far
 	}
 	head, ok := s.heads[initiating]
 	if !ok {
 		return &refusal{rule: RuleHistory, reason: fmt.Sprintf("chain %s has no history yet", initiating), cause: errIncomplete}
 	}
 	return s.x.lookup(initiating, head, m)
+}
+
+// openBlockOf is the block under construction that a message says it was initiated in, nil
+// if it is of another slot. The message's chain is a chain's: see link.
+func (s *Slot) openBlockOf(m *messages.ExecutingMessage) *openBlock {
+	if m.Timestamp != uint64(s.slot) {
+		return nil
+	}
+	id, _ := m.ChainID.Uint64()
+	return s.open[sequence.ChainID(id)]
 }
 
 // check judges a message that says it was initiated in this block.

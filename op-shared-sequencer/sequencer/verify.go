@@ -369,9 +369,7 @@ func (sl *slot) execute(ctx context.Context, sub *sequence.Subblock) ([][]engine
 			if checked[i], err = builder.Checked(results[i]); err != nil {
 				return &builder.ChainError{Chain: b.id, Err: err}
 			}
-			for j := range checked[i] {
-				checked[i][j].Decode()
-			}
+			sl.check.Prepare(b.id, checked[i])
 		}
 		return nil
 	}); err != nil {
