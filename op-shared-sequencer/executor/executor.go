@@ -78,8 +78,9 @@ type History interface {
 type Log struct {
 	Executes *messages.ExecutingMessage // nil: none
 
-	log  *types.Log
-	hash common.Hash // zero: not worked out yet
+	log   *types.Log
+	hash  common.Hash // zero: not worked out yet
+	names common.Hash // the Hash of the log that Executes names
 }
 
 // Hash is that of origin and payload: messaging.md, "Message Identifier", "Message Payload".
@@ -105,11 +106,14 @@ func Logs(receipts types.Receipts) []Log {
 
 // newLog also says why a log that pretends to execute a message does not, as upstream sees it.
 func newLog(l *types.Log) (Log, error) {
-	m, err := messages.DecodeExecutingMessageLog(l)
-	if err != nil {
-		m = nil
+	out := Log{log: l}
+	m, err := messages.MessageFromLog(l)
+	if err == nil && m != nil {
+		args := m.ToCheckSumArgs()
+		executes := messageOf(args.Access())
+		out.Executes, out.names = &executes, args.LogHash
 	}
-	return Log{Executes: m, log: l}, err
+	return out, err
 }
 
 // Source is where a chain's canonical blocks come from: its engine.
