@@ -71,6 +71,8 @@ type Config struct {
 
 	// StatusPage has every operator serve its status page.
 	StatusPage bool
+	// Streams has every operator serve the Subblocks streams.
+	Streams bool
 
 	Engines EngineMode
 	// Geth is the patched op-geth's binary, for process engines.

@@ -142,6 +142,7 @@ func (o *localOperator) startNode(ctx context.Context) error {
 	}
 	o.node = node
 	p.Node, p.RPC, p.Status = urlPort(node.NodeURL()), urlPort(node.SharedSequencerURL()), urlPort(node.StatusPageURL())
+	p.Subblocks = urlPort(node.SubblocksURL())
 	return nil
 }
 
@@ -154,6 +155,9 @@ func (o *localOperator) sharedConfig(s *config.SharedSequencer) (err error) {
 	s.RPC = config.RPC{ListenAddr: "127.0.0.1", ListenPort: p.RPC}
 	if p.StatusPage {
 		s.Status = config.RPC{ListenAddr: "127.0.0.1", ListenPort: p.Status}
+	}
+	if p.Streams {
+		s.Streams = config.RPC{ListenAddr: "127.0.0.1", ListenPort: p.Subblocks}
 	}
 	if s.RelayerKey, err = o.keys.Relayer(); err != nil {
 		return err

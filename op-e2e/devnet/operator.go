@@ -48,8 +48,8 @@ type Operator struct {
 
 // operatorPorts are where it listens, as far as is known.
 type operatorPorts struct {
-	node, rpc, status int
-	engines           map[uint64]int
+	node, rpc, status, streams int
+	engines                    map[uint64]int
 }
 
 // Index is its place among the devnet's operators, from 0.
@@ -89,6 +89,14 @@ func (o *Operator) StatusPageURL() string {
 	return ""
 }
 
+// SubblocksURL is the Subblocks stream of a chain, empty if there is none.
+func (o *Operator) SubblocksURL(chain uint64) string {
+	if p := o.where().streams; o.plan.Streams && p != 0 {
+		return fmt.Sprintf("ws://127.0.0.1:%d/%d", p, chain)
+	}
+	return ""
+}
+
 // EngineRPC and EngineWS are a chain's public RPC.
 func (o *Operator) EngineRPC(chain uint64) string { return localURL(o.where().engines[chain]) }
 func (o *Operator) EngineWS(chain uint64) string {
@@ -105,7 +113,7 @@ func (o *Operator) where() operatorPorts {
 
 // note keeps where it listens.
 func (o *Operator) note() {
-	p := operatorPorts{node: o.plan.Node, rpc: o.plan.RPC, status: o.plan.Status, engines: map[uint64]int{}}
+	p := operatorPorts{node: o.plan.Node, rpc: o.plan.RPC, status: o.plan.Status, streams: o.plan.Subblocks, engines: map[uint64]int{}}
 	for id, port := range o.plan.Engine {
 		p.engines[id] = port
 	}

@@ -51,6 +51,8 @@ type operatorPlan struct {
 	RPC         int                 `json:"sharedSequencerPort"`
 	StatusPage  bool                `json:"statusPage"`
 	Status      int                 `json:"statusPort"`
+	Streams     bool                `json:"streams"`
+	Subblocks   int                 `json:"streamsPort"`
 	Metrics     int                 `json:"metricsPort,omitempty"` // 0: none are served
 	Engine      map[uint64]int      `json:"enginePorts"`
 	EngineP2P   map[uint64]int      `json:"engineP2PPorts,omitempty"`
@@ -107,7 +109,7 @@ func (d *Devnet) plans() ([]*operatorPlan, error) {
 			p.Dir = filepath.Join(d.dir, operatorsDir, strconv.Itoa(i))
 		}
 		p.Node, p.RPC, p.Status, p.Engine = d.cfg.Ports.of(i)
-		p.StatusPage = d.cfg.StatusPage
+		p.StatusPage, p.Streams = d.cfg.StatusPage, d.cfg.Streams
 		p.Metrics = d.cfg.Ports.metrics(i)
 		plans[i] = p
 	}
@@ -133,6 +135,9 @@ func (d *Devnet) connect(plans []*operatorPlan, ports *ports) error {
 		p.Node, p.RPC, p.Engine = ports.next(p.Node), ports.next(p.RPC), engine
 		if p.StatusPage {
 			p.Status = ports.next(p.Status)
+		}
+		if p.Streams {
+			p.Subblocks = ports.next(0)
 		}
 		p.Listen = fmt.Sprintf("127.0.0.1:%d", ports.next(0))
 	}

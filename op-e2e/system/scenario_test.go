@@ -18,6 +18,8 @@
 //	operators agree; a lying, stopped or cut-off one costs no slot TestOperators
 //	op-shared-sequencer shows, sends and drills                   TestOperators/command_line
 //	an operator joins, from genesis or from a snapshot            TestJoin
+//	agreed subblocks are told at once: pending, subscriptions,    TestConfirmations
+//	    the Subblocks stream
 //	executing messages through pools, chains of 1 s and of 2 s    TestInterop
 //
 // Leaders that are killed while users send are op-e2e/drill's.

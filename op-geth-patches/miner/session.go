@@ -16,6 +16,7 @@
 package miner
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -87,6 +88,7 @@ type SessionStatus struct {
 	GasLimit  uint64
 	GasUsed   uint64
 	TxCount   int
+	Extra     []byte // of the header
 }
 
 // SealedBlock is a finished block with what core.BlockChain.InsertSealed takes.
@@ -146,8 +148,9 @@ const (
 type Session struct {
 	mu       sync.Mutex
 	miner    *Miner
-	params   *generateParams
+	params   *generateParams // also tells sessions apart
 	env      *environment
+	cut      atomic.Pointer[cut] // where Commitment last was
 	jovian   bool
 	marks    []mark
 	nextMark uint64
@@ -203,14 +206,10 @@ func (miner *Miner) OpenSession(ctx context.Context, args *BuildPayloadArgs) (*S
 		eip1559Params: args.EIP1559Params,
 		minBaseFee:    args.MinBaseFee,
 	}
-	env, err := miner.prepareWork(ctx, p, false)
+	env, err := miner.openEnvironment(ctx, p)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w: %w", ErrSessionAttributes, err)
+		return nil, nil, err
 	}
-	env.size += uint64(p.withdrawals.Size())
-	misc.EnsureCreate2Deployer(miner.chainConfig, env.header.Time, env.state)
-	env.state.Finalise(true) // so that a savepoint can be taken before the first transaction
-
 	s := &Session{
 		miner:  miner,
 		params: p,
@@ -231,6 +230,18 @@ func (miner *Miner) OpenSession(ctx context.Context, args *BuildPayloadArgs) (*S
 		return nil, nil, s.broken
 	}
 	return s, results, nil
+}
+
+// openEnvironment is a block before its first transaction.
+func (miner *Miner) openEnvironment(ctx context.Context, p *generateParams) (*environment, error) {
+	env, err := miner.prepareWork(ctx, p, false)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSessionAttributes, err)
+	}
+	env.size += uint64(p.withdrawals.Size())
+	misc.EnsureCreate2Deployer(miner.chainConfig, env.header.Time, env.state)
+	env.state.Finalise(true) // so that a savepoint can be taken before the first transaction
+	return env, nil
 }
 
 // Execute runs transactions in order, up to the first that cannot be included. That
@@ -687,6 +698,7 @@ func (s *Session) Status() (SessionStatus, error) {
 		GasLimit:  h.GasLimit,
 		GasUsed:   h.GasUsed,
 		TxCount:   len(s.env.txs),
+		Extra:     bytes.Clone(h.Extra),
 	}, nil
 }
 
@@ -698,6 +710,7 @@ func (s *Session) Commitment() (gasUsed uint64, receiptsRoot common.Hash, err er
 	if err := s.usable(); err != nil {
 		return 0, common.Hash{}, err
 	}
+	s.cut.Store(s.newCut())
 	return s.env.header.GasUsed, types.DeriveSha(types.Receipts(s.env.receipts), trie.NewStackTrie(nil)), nil
 }
 
@@ -775,7 +788,7 @@ func (s *Session) Seal(ctx context.Context) (*SealedBlock, error) {
 	}
 	return &SealedBlock{
 		Block:    block,
-		Receipts: receiptsOf(block, env.receipts),
+		Receipts: receiptsOf(block.Hash(), env.receipts),
 		State:    env.state,
 		Envelope: engine.BlockToExecutableData(block, totalFees(block, env.receipts), nil, requests),
 	}, nil
@@ -808,9 +821,8 @@ func (s *Session) requests() ([][]byte, error) {
 // receiptsOf are copies of the receipts, and of their logs, with the hash of the
 // block: it was not known when they were made, and the originals are in the hands
 // of whoever got the results.
-func receiptsOf(block *types.Block, receipts []*types.Receipt) []*types.Receipt {
+func receiptsOf(hash common.Hash, receipts []*types.Receipt) []*types.Receipt {
 	var (
-		hash   = block.Hash()
 		copies = make([]types.Receipt, len(receipts))
 		out    = make([]*types.Receipt, len(receipts))
 	)
@@ -838,5 +850,6 @@ func (s *Session) Discard() {
 	if !s.closed {
 		s.closed = true
 		s.env.discard()
+		s.miner.published.forget(s.params)
 	}
 }

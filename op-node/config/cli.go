@@ -91,6 +91,8 @@ func (s *SharedSequencer) read(ctx *cli.Context, host *snconfig.CLIConfig) (errs
 		RPC:     RPC{ListenAddr: ctx.String(flags.RPCAddr.Name), ListenPort: ctx.Int(flags.RPCPort.Name)},
 		Admin:   Admin{ListenAddr: ctx.String(flags.AdminAddr.Name), ListenPort: ctx.Int(flags.AdminPort.Name)},
 		Status:  RPC{ListenAddr: ctx.String(flags.StatusAddr.Name), ListenPort: ctx.Int(flags.StatusPort.Name)},
+		Streams: RPC{ListenAddr: ctx.String(flags.SubblocksAddr.Name), ListenPort: ctx.Int(flags.SubblocksPort.Name)},
+		RPCRate: ctx.Float64(flags.RPCRate.Name),
 		Relays: relay.Policy{
 			Mode: relay.Mode(ctx.String(flags.RelayPolicy.Name)), SlotGas: ctx.Uint64(flags.RelaySlotGas.Name), SenderGas: ctx.Uint64(flags.RelaySenderGas.Name),
 		},

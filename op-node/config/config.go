@@ -70,6 +70,10 @@ type SharedSequencer struct {
 	Admin Admin
 	// Status is where the status page is; nowhere without an address.
 	Status RPC
+	// Streams are the Subblocks streams of the chains; nowhere without an address.
+	Streams RPC
+	// RPCRate is what one IP address may ask the sharedseq RPC for in a second; 0: no limit.
+	RPCRate float64
 	// Engines are the chains' patched op-geths. A service that is given ready
 	// engines needs none.
 	Engines map[sequence.ChainID]Engine
@@ -159,7 +163,8 @@ func DefaultSharedSequencer() SharedSequencer {
 	return SharedSequencer{
 		RPC:    RPC{ListenAddr: flags.RPCAddr.Value, ListenPort: flags.RPCPort.Value},
 		Admin:  Admin{ListenPort: flags.AdminPort.Value},
-		Status: RPC{ListenPort: flags.StatusPort.Value},
+		Status: RPC{ListenPort: flags.StatusPort.Value}, Streams: RPC{ListenPort: flags.SubblocksPort.Value},
+		RPCRate: flags.RPCRate.Value,
 		Relays: relay.Policy{
 			Mode: relay.Mode(flags.RelayPolicy.Value), SlotGas: flags.RelaySlotGas.Value, SenderGas: flags.RelaySenderGas.Value,
 		},
@@ -217,14 +222,19 @@ func (s *SharedSequencer) checkListen() error {
 	if s.DataDir == "" {
 		return fmt.Errorf("%s: empty: expected a directory", flags.DataDir.Name)
 	}
-	if s.RPC.ListenPort < 0 || s.RPC.ListenPort > math.MaxUint16 {
-		return fmt.Errorf("%s: %d: expected a port between 0 and %d", flags.RPCPort.Name, s.RPC.ListenPort, math.MaxUint16)
+	for _, l := range []struct {
+		name string
+		port int
+	}{
+		{flags.RPCPort.Name, s.RPC.ListenPort}, {flags.AdminPort.Name, s.Admin.ListenPort},
+		{flags.StatusPort.Name, s.Status.ListenPort}, {flags.SubblocksPort.Name, s.Streams.ListenPort},
+	} {
+		if l.port < 0 || l.port > math.MaxUint16 {
+			return fmt.Errorf("%s: %d: expected a port between 0 and %d", l.name, l.port, math.MaxUint16)
+		}
 	}
-	if s.Admin.ListenPort < 0 || s.Admin.ListenPort > math.MaxUint16 {
-		return fmt.Errorf("%s: %d: expected a port between 0 and %d", flags.AdminPort.Name, s.Admin.ListenPort, math.MaxUint16)
-	}
-	if s.Status.ListenPort < 0 || s.Status.ListenPort > math.MaxUint16 {
-		return fmt.Errorf("%s: %d: expected a port between 0 and %d", flags.StatusPort.Name, s.Status.ListenPort, math.MaxUint16)
+	if !(s.RPCRate >= 0) || math.IsInf(s.RPCRate, 0) {
+		return fmt.Errorf("%s: %v: expected zero or more", flags.RPCRate.Name, s.RPCRate)
 	}
 	if s.Admin.ListenAddr == "" && s.Admin.JWT != (eth.Bytes32{}) {
 		return fmt.Errorf("%s: given without %s: the admin RPC needs an address", flags.AdminJWT.Name, flags.AdminAddr.Name)

@@ -97,6 +97,26 @@ var (
 		Value:    8572,
 		Category: Category,
 	}
+	SubblocksAddr = &cli.StringFlag{
+		Name:     "shared-sequencer.subblocks.addr",
+		Usage:    "Listening address of the Subblocks (formerly Flashblocks) streams, one for each chain at /<chain ID>, over WebSocket. Without one there are none.",
+		EnvVars:  env("SUBBLOCKS_ADDR"),
+		Category: Category,
+	}
+	SubblocksPort = &cli.IntFlag{
+		Name:     "shared-sequencer.subblocks.port",
+		Usage:    "Listening port of the Subblocks streams. 0 takes any free port.",
+		EnvVars:  env("SUBBLOCKS_PORT"),
+		Value:    8573,
+		Category: Category,
+	}
+	RPCRate = &cli.Float64Flag{
+		Name:     "shared-sequencer.rpc.rate-limit",
+		Usage:    "What one IP address may ask the sharedseq RPC for in a second: reading counts 1, sending a bundle 5, simulating one 20. Loopback addresses are not limited. 0: no limit.",
+		EnvVars:  env("RPC_RATE_LIMIT"),
+		Value:    100,
+		Category: Category,
+	}
 	Engines = &cli.StringSliceFlag{
 		Name:        "shared-sequencer.engines",
 		Usage:       "Address of a chain's patched op-geth for sessions, as <chainID>=<URL> of its authenticated RPC (repeatable or comma-separated).",
@@ -292,7 +312,7 @@ var (
 
 // SharedSequencer are the flags of the shared sequencer.
 var SharedSequencer = []cli.Flag{
-	Enabled, Chains, DataDir, RPCAddr, RPCPort, AdminAddr, AdminPort, AdminJWT, StatusAddr, StatusPort, Engines, EngineJWTs, RelayerKey, RelayerKeyFile,
+	Enabled, Chains, DataDir, RPCAddr, RPCPort, RPCRate, AdminAddr, AdminPort, AdminJWT, StatusAddr, StatusPort, SubblocksAddr, SubblocksPort, Engines, EngineJWTs, RelayerKey, RelayerKeyFile,
 	RelayPolicy, RelayAllow, RelayGas, RelaySlotGas, RelaySenderGas,
 	ChainGrace, FillLead, SealLead, Subblocks,
 	Rotation, Operators, OperatorKey, OperatorKeyFile, OperatorPasswordFile, ConsensusListen, ConsensusPeers, TimeoutPropose, TimeoutVote,

@@ -26,7 +26,7 @@ import (
 // Methods whose calls are counted by name.
 var (
 	publicMethods = slices.Concat(
-		metrics.Methods(rpc.Namespace, "sendBundle", "cancelBundle", "bundleStatus", "getBundle", "simulateBundle", "status", "leaderSchedule", "operators", "evidence", "submitChange"),
+		metrics.Methods(rpc.Namespace, "sendBundle", "cancelBundle", "bundleStatus", "getBundle", "simulateBundle", "status", "leaderSchedule", "operators", "evidence", "submitChange", "subscribe", "unsubscribe"),
 		metrics.Methods("supervisor", "checkAccessList"), metrics.Methods("interop", "checkAccessList"),
 		metrics.Methods("admin", "getFailsafeEnabled"))
 	adminMethods = metrics.Methods("admin", "getFailsafeEnabled", "setFailsafeEnabled")

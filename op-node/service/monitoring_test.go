@@ -36,10 +36,10 @@ func TestLastFailure(t *testing.T) {
 
 // The methods that are counted by name are those that are served.
 func TestMethodsAreCounted(t *testing.T) {
-	api, err := rpc.NewAPI(rpc.DefaultConfig(), nil, nil, nil, nil)
+	api, err := rpc.NewAPI(rpc.DefaultConfig(), nil, nil, nil, nil, nil)
 	require.NoError(t, err)
 	var served []string
-	for _, a := range append(ingressAPIs(nil), api.Register()) {
+	for _, a := range append(ingressAPIs(nil), api.Register()...) {
 		typ := reflect.TypeOf(a.Service)
 		for i := range typ.NumMethod() {
 			name := typ.Method(i).Name

@@ -330,6 +330,17 @@ func (s *Service) StatusPageURL() string {
 	return ""
 }
 
+// SubblocksURL is where the Subblocks streams are: a chain's at SubblocksURL/<chain ID>. Empty if
+// there are none or the service is not running.
+func (s *Service) SubblocksURL() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sh, ok := s.own.(*shared); ok && s.sharedURL != "" {
+		return sh.streamURL
+	}
+	return ""
+}
+
 // SharedSequencer is the core, nil if the shared sequencer is off or the service is not running.
 func (s *Service) SharedSequencer() *sequencer.Sequencer {
 	s.mu.Lock()

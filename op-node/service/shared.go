@@ -19,6 +19,7 @@ import (
 	"github.com/ethereum-optimism/optimism/op-node/rollup/driver"
 	"github.com/ethereum-optimism/optimism/op-service/clock"
 	"github.com/ethereum-optimism/optimism/op-service/eth"
+	"github.com/ethereum-optimism/optimism/op-service/httputil"
 	oprpc "github.com/ethereum-optimism/optimism/op-service/rpc"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/config"
@@ -36,6 +37,7 @@ import (
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequencer"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/statuspage"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/stream"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/tracing"
 )
 
@@ -57,10 +59,16 @@ type shared struct {
 	rpcConfig rpc.Config
 	page      *statuspage.Page // nil: there is none
 	pageURL   string
-	rotation  rotation.Rotation
-	comet     *cometbft.Rotation // the rotation, nil if the operator is alone
-	self      common.Address     // of the operator's key, zero if there is none
-	every     time.Duration      // between two subblocks
+
+	feed         *stream.Feed
+	streams      config.RPC // of the Subblocks streams
+	streamServer *httputil.HTTPServer
+	streamURL    string
+
+	rotation rotation.Rotation
+	comet    *cometbft.Rotation // the rotation, nil if the operator is alone
+	self     common.Address     // of the operator's key, zero if there is none
+	every    time.Duration      // between two subblocks
 
 	// closers are what Close closes, the last first.
 	closers []func() error
@@ -80,8 +88,8 @@ var _ sequencerParts = (*shared)(nil)
 func (s *Service) newShared(ctx context.Context) (sequencerParts, error) {
 	sh := &shared{
 		log: s.log, metrics: metrics.New(s.cfg.SharedSequencer.Chains), version: s.opts.Version, listen: s.cfg.SharedSequencer.RPC, admin: s.cfg.SharedSequencer.Admin,
-		status: s.cfg.SharedSequencer.Status,
-		save:   make(chan struct{}, 1), stopped: make(chan struct{}),
+		status: s.cfg.SharedSequencer.Status, streams: s.cfg.SharedSequencer.Streams,
+		save: make(chan struct{}, 1), stopped: make(chan struct{}),
 	}
 	if err := sh.open(ctx, s.cfg, &s.opts, sh.noteFailure(&s.cfg.SharedSequencer, s.requestStop)); err != nil {
 		return nil, errors.Join(err, sh.Close())
@@ -131,8 +139,11 @@ func (sh *shared) open(ctx context.Context, cfg *config.Config, opts *Options, f
 	limits := bundlepool.DefaultConfig(c.Chains...)
 	limits.MaxItems, limits.MaxBundleBytes = c.Bundles.MaxItems, c.Bundles.MaxBytes
 	limits.MaxBundles, limits.MaxPerSender = c.Bundles.MaxPending, c.Bundles.MaxPerSender
-	limits.Metrics = sh.metrics
+	sh.feed = stream.New(stream.DefaultConfig(), sh.metrics, sh.log)
+	sh.closers = append(sh.closers, func() error { sh.feed.Close(); return nil }) // if Stop is not called
+	limits.Metrics, limits.Watcher = sh.metrics, sh.feed
 	sh.pool = bundlepool.New(limits, sh.log)
+	sh.feed.Watch(sh.pool)
 	sh.poolFile = filepath.Join(c.DataDir, "bundles")
 	if err := sh.pool.Load(sh.poolFile); err != nil {
 		return err
@@ -156,11 +167,12 @@ func (sh *shared) open(ctx context.Context, cfg *config.Config, opts *Options, f
 	sh.every = time.Duration(slot) * time.Second / time.Duration(c.Subblocks)
 	sh.rpcConfig = rpc.DefaultConfig()
 	sh.rpcConfig.SlotSeconds = slot
-	var listener sequencer.Listener
+	sh.rpcConfig.Chains, sh.rpcConfig.Rate, sh.rpcConfig.Burst = c.Chains, c.RPCRate, int(rpcBurst*c.RPCRate)
+	listener := listeners{sh.feed}
 	watching := &observer{to: []sequencer.Observer{sh.metrics, sh.tracer}, sealed: sh.save}
 	if c.Status.ListenAddr != "" {
 		sh.makePage(c, slot)
-		watching.to, listener = append(watching.to, sh.page), sh.page
+		watching.to, listener = append(watching.to, sh.page), append(listener, sh.page)
 	}
 	sh.core, err = sequencer.New(times, sequencer.Deps{
 		Log: sh.log, Clock: clock.SystemClock, Chains: chains, Executor: sh.executor, History: hist, Ledger: sh.ledger,
@@ -181,6 +193,9 @@ func (sh *shared) open(ctx context.Context, cfg *config.Config, opts *Options, f
 	}
 	return err
 }
+
+// rpcBurst is for how many seconds an address may ask in advance.
+const rpcBurst = 4
 
 // engineWait is how long the start waits for engines that do not answer. The chains of
 // those that come later are left out until then.
@@ -292,13 +307,15 @@ func (sh *shared) Serve(context.Context) (string, error) {
 		pool = &sharingPool{sh.pool, sh.log, sh.metrics.BundleNotShared, sh.comet}
 	}
 	turns := &agreement{sh: sh, due: func() time.Time { return sh.core.Due(nil) }, every: sh.every, now: clock.SystemClock.Now}
-	api, err := rpc.NewAPI(sh.rpcConfig, pool, simulator{sh.core}, statusSource{sh}, turns)
+	api, err := rpc.NewAPI(sh.rpcConfig, pool, simulator{sh.core}, statusSource{sh}, turns, sh.feed)
 	if err != nil {
 		return "", err
 	}
 	server := oprpc.NewServer(sh.listen.ListenAddr, sh.listen.ListenPort, sh.version, oprpc.WithLogger(sh.log), oprpc.WithWebsocketEnabled(),
 		oprpc.WithRPCRecorder(sh.metrics.Server("sharedseq", publicMethods...)), oprpc.WithHTTPRecorder(sh.metrics.HTTP()))
-	server.AddAPI(api.Register())
+	for _, a := range api.Register() {
+		server.AddAPI(a)
+	}
 	for _, a := range ingressAPIs(countedJudge{sh.executor, sh.metrics.Ingress}) {
 		server.AddAPI(a)
 	}
@@ -311,6 +328,9 @@ func (sh *shared) Serve(context.Context) (string, error) {
 	}
 	if err := sh.servePage(); err != nil {
 		return "", fmt.Errorf("status page: %w", err)
+	}
+	if err := sh.serveStreams(); err != nil {
+		return "", fmt.Errorf("Subblocks streams: %w", err) //nolint:revive,staticcheck // a name
 	}
 	return "http://" + server.Endpoint(), nil
 }
@@ -332,7 +352,7 @@ func (sh *shared) serveAdmin() error {
 }
 
 func (sh *shared) Stop(ctx context.Context) error {
-	var errs []error
+	errs := []error{sh.stopStreams(ctx)}
 	for _, s := range sh.servers {
 		errs = append(errs, s.Stop())
 	}

@@ -1,6 +1,10 @@
 package bundlepool
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/ethereum/go-ethereum/common"
+)
 
 // Metrics counts what becomes of bundles. Its methods are called with the pool locked: they
 // must not block, nor call it.
@@ -9,6 +13,12 @@ type Metrics interface {
 	BundleRefused(reason string)
 	// BundleBecame: a bundle has come to a state.
 	BundleBecame(s State)
+}
+
+// Watcher is told of bundles that have come to another state. It is called while the pool is
+// locked: it must not block, and must not ask the pool.
+type Watcher interface {
+	BundleChanged(hash common.Hash)
 }
 
 // NoMetrics drops everything.

@@ -109,6 +109,7 @@ type Config struct {
 	MaxFinishedSize int           // their bytes together
 
 	Metrics Metrics // optional
+	Watcher Watcher // optional
 }
 
 // DefaultConfig is sized for chains with 1 s blocks: Retention outlasts L1 finality, so
@@ -884,6 +885,9 @@ func (p *Pool) move(r *record, to State) {
 	}
 	if !p.restoring {
 		p.cfg.Metrics.BundleBecame(to)
+		if p.cfg.Watcher != nil {
+			p.cfg.Watcher.BundleChanged(e.Hash)
+		}
 	}
 	r.state = to
 	if to == Cancelled || to == Replaced {

@@ -48,10 +48,12 @@ func (s set) SubmitChange(c *operators.SignedChange) error { return s.Apply(c, s
 
 func serve(t *testing.T, s set) string {
 	t.Helper()
-	api, err := rpc.NewAPI(rpc.DefaultConfig(), bundlepool.New(bundlepool.Config{}, log.NewLogger(log.DiscardHandler())), nil, s, s)
+	api, err := rpc.NewAPI(rpc.DefaultConfig(), bundlepool.New(bundlepool.Config{}, log.NewLogger(log.DiscardHandler())), nil, s, s, nil)
 	require.NoError(t, err)
 	server := oprpc.NewServer("127.0.0.1", 0, "test", oprpc.WithLogger(log.NewLogger(log.DiscardHandler())))
-	server.AddAPI(api.Register())
+	for _, a := range api.Register() {
+		server.AddAPI(a)
+	}
 	require.NoError(t, server.Start())
 	t.Cleanup(func() { require.NoError(t, server.Stop()) })
 	return "http://" + server.Endpoint()

@@ -87,10 +87,12 @@ func (p pool) Simulate(context.Context, *sequence.Bundle) (*bundlepool.BundleRes
 
 func (o *operator) serve(t *testing.T) string {
 	t.Helper()
-	api, err := rpc.NewAPI(rpc.Config{SlotSeconds: 1}, pool{o}, pool{o}, o, o)
+	api, err := rpc.NewAPI(rpc.Config{SlotSeconds: 1}, pool{o}, pool{o}, o, o, nil)
 	require.NoError(t, err)
 	server := oprpc.NewServer("127.0.0.1", 0, "test", oprpc.WithLogger(log.NewLogger(log.DiscardHandler())))
-	server.AddAPI(api.Register())
+	for _, a := range api.Register() {
+		server.AddAPI(a)
+	}
 	require.NoError(t, server.Start())
 	t.Cleanup(func() { require.NoError(t, server.Stop()) })
 	return "http://" + server.Endpoint()

@@ -192,7 +192,7 @@ func TestOpen(t *testing.T) {
 		}
 		s := r.open(forced...)
 		require.Equal(t, engine.Header{
-			Number: 1, Time: enginetest.GenesisTime + 1, GasLimit: enginetest.GasLimit, BaseFee: s.Header().BaseFee,
+			Number: 1, Time: enginetest.GenesisTime + 1, GasLimit: enginetest.GasLimit, BaseFee: s.Header().BaseFee, Extra: s.Header().Extra,
 		}, s.Header())
 		require.Positive(t, s.Header().BaseFee.Sign())
 

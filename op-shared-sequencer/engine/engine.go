@@ -135,6 +135,12 @@ type Session interface {
 	// Result commits to the block so far.
 	Result(ctx context.Context) (sequence.Result, error)
 
+	// Publish makes the block's first transactions, deposits included, what the engine's RPC
+	// answers with for the tag pending, until its head changes or the session is discarded.
+	// They are those that Result was last asked about; with any other number nothing
+	// changes and the error matches ErrNotFound. It does not wait for other calls.
+	Publish(ctx context.Context, txs uint64) error
+
 	// Seal ends the session with a block, which Insert can then store.
 	Seal(ctx context.Context) (*eth.ExecutionPayloadEnvelope, error)
 	// Discard ends the session without a block. It is idempotent.
@@ -150,6 +156,7 @@ type Header struct {
 	Time     uint64 // seconds
 	GasLimit uint64
 	BaseFee  *big.Int // wei
+	Extra    []byte   // the header's extra data
 }
 
 // Account is an account's state in the block under construction.

@@ -23,4 +23,6 @@ var Codes = map[string]int{
 	"CodeUnknownSealedBlock":     codeUnknownSealedBlock,
 	"CodeSealFailed":             codeSealFailed,
 	"CodeInsertFailed":           codeInsertFailed,
+	"CodeCondition":              codeCondition,
+	"CodeNoCut":                  codeNoCut,
 }

@@ -47,6 +47,7 @@ type (
 		GasLimit  hexutil.Uint64 `json:"gasLimit"`
 		GasUsed   hexutil.Uint64 `json:"gasUsed"`
 		TxCount   hexutil.Uint64 `json:"txCount"`
+		Extra     hexutil.Bytes  `json:"extraData"`
 	}
 
 	wireOpened struct {
@@ -94,6 +95,7 @@ func (s *wireStatus) header() Header {
 		Time:     uint64(s.Timestamp),
 		GasLimit: uint64(s.GasLimit),
 		BaseFee:  s.BaseFee.ToInt(),
+		Extra:    s.Extra,
 	}
 }
 
@@ -380,6 +382,21 @@ func (s *clientSession) Result(ctx context.Context) (sequence.Result, error) {
 		}
 	}
 	return sequence.Result{}, s.wrap(what, fmt.Errorf("the block changed during each of %d attempts to read it", resultAttempts))
+}
+
+func (s *clientSession) Publish(ctx context.Context, txs uint64) error {
+	const method = "engine_sessionPublish"
+	if s.over.Load() {
+		return s.wrap(method, ErrSessionClosed)
+	}
+	err := s.c.rpc.CallContext(ctx, nil, method, s.id, hexutil.Uint64(txs))
+	if errorCode(err) == codeNoCut {
+		err = fmt.Errorf("%w: %w", ErrNotFound, err)
+	}
+	if err != nil {
+		return s.wrap(method, err) // the block is as it was, whatever it is
+	}
+	return nil
 }
 
 func (s *clientSession) Seal(ctx context.Context) (*eth.ExecutionPayloadEnvelope, error) {

@@ -33,6 +33,7 @@ const (
 	codeSealFailed             = -39012
 	codeInsertFailed           = -39013
 	codeCondition              = -39014
+	codeNoCut                  = -39015
 )
 
 // Codes of JSON-RPC, of go-ethereum's server and of the Engine API.

@@ -4,6 +4,7 @@
 package metrics
 
 import (
+	"errors"
 	"math/big"
 	"strconv"
 	"sync"
@@ -21,6 +22,7 @@ import (
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rotation/cometbft"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequencer"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/stream"
 )
 
 // Namespace is the prefix of all metrics.
@@ -60,6 +62,8 @@ type Metrics struct {
 	synced                                 prometheus.Histogram
 	syncFailed, saveFailed, notShared      prometheus.Counter
 	ingress, httpRefused                   *prometheus.CounterVec
+	subscribers                            prometheus.Gauge
+	subscriptionsEnded                     *prometheus.CounterVec
 
 	state *state
 
@@ -72,6 +76,7 @@ var (
 	_ sequencer.Metrics   = (*Metrics)(nil)
 	_ bundlepool.Metrics  = (*Metrics)(nil)
 	_ ledger.Metrics      = (*Metrics)(nil)
+	_ stream.Metrics      = (*Metrics)(nil)
 	_ prometheus.Gatherer = (*Metrics)(nil)
 )
 
@@ -136,6 +141,11 @@ func New(chains []sequence.ChainID) *Metrics {
 		ingress:    counters("ingress_checks_total", "Answers to op-geth's pool about the messages of a transaction: ok, failsafe, a rule, or malformed.", "result"),
 		httpRefused: counters("http_refused_total",
 			"HTTP requests to the sharedseq and admin RPC that were refused before they came to a method, by status code: too large, not authorized.", "code"),
+	}
+	m.subscribers = f.NewGauge(prometheus.GaugeOpts{Namespace: Namespace, Name: "subscriptions", Help: "Subscriptions to what is agreed on, and readers of Subblocks streams."})
+	m.subscriptionsEnded = counters("subscriptions_ended_total", "Subscriptions that the node ended: the subscriber was slow, or the node itself missed something.", reasonLabel)
+	for _, reason := range []string{"slow", "missed"} {
+		m.subscriptionsEnded.WithLabelValues(reason)
 	}
 	m.state = newState(f)
 	for _, reason := range []string{"message", "not_ready", "history", "out_of_place", "too_early", "omission", "attributes", "bundle", "result", "transaction", "other"} {
@@ -312,6 +322,18 @@ func (m *Metrics) RelayerBalance(chain sequence.ChainID, wei *big.Int) {
 
 func (m *Metrics) BundleRefused(reason string)     { m.bundlesRefused.WithLabelValues(reason).Inc() }
 func (m *Metrics) BundleBecame(s bundlepool.State) { m.bundleEnds.WithLabelValues(string(s)).Inc() }
+
+// Subscribers implements stream.Metrics.
+func (m *Metrics) Subscribers(n int) { m.subscribers.Set(float64(n)) }
+
+// SubscriptionEnded implements stream.Metrics.
+func (m *Metrics) SubscriptionEnded(why error) {
+	reason := "missed"
+	if errors.Is(why, stream.ErrSlow) {
+		reason = "slow"
+	}
+	m.subscriptionsEnded.WithLabelValues(reason).Inc()
+}
 
 // LedgerSynced implements ledger.Metrics.
 func (m *Metrics) LedgerSynced(took time.Duration, err error) {

@@ -77,6 +77,14 @@ type Config struct {
 	MaxSimulations int
 	// SimulationTime is when a simulation is given up.
 	SimulationTime time.Duration
+	// Rate is what one IP address may ask for in a second: requests, of which dearer ones count
+	// more, see admit; and Burst, how much of it at once. No limit without a rate, nor for
+	// loopback addresses.
+	Rate  float64
+	Burst int
+	Now   func() time.Time // nil: time.Now
+	// Chains are those of the set.
+	Chains []sequence.ChainID
 }
 
 // DefaultConfig is sized for chains with 1 s blocks.
@@ -92,11 +100,13 @@ type API struct {
 	simulator Simulator
 	status    StatusSource
 	agreement Agreement
+	feed      Feed
+	limits    *limits
 	busy      chan struct{} // holds a token for each simulation that runs
 }
 
 // NewAPI makes the namespace over its parts.
-func NewAPI(cfg Config, pool Pool, simulator Simulator, status StatusSource, agreement Agreement) (*API, error) {
+func NewAPI(cfg Config, pool Pool, simulator Simulator, status StatusSource, agreement Agreement, feed Feed) (*API, error) {
 	def := DefaultConfig()
 	if cfg.SlotSeconds == 0 {
 		return nil, errors.New("the time between slots is 0 s, expected the block time of the chains")
@@ -110,17 +120,21 @@ func NewAPI(cfg Config, pool Pool, simulator Simulator, status StatusSource, agr
 	if cfg.MaxSimulations < 0 {
 		return nil, fmt.Errorf("%d simulations at a time, expected 1 or more", cfg.MaxSimulations)
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	if cfg.SimulationTime == 0 {
 		cfg.SimulationTime = def.SimulationTime
 	}
 	return &API{
-		cfg: cfg, pool: pool, simulator: simulator, status: status, agreement: agreement, busy: make(chan struct{}, cfg.MaxSimulations),
+		cfg: cfg, pool: pool, simulator: simulator, status: status, agreement: agreement, feed: feed,
+		limits: newLimits(cfg.Rate, cfg.Burst), busy: make(chan struct{}, cfg.MaxSimulations),
 	}, nil
 }
 
 // Register is what an RPC server takes to serve the API.
-func (a *API) Register() gethrpc.API {
-	return gethrpc.API{Namespace: Namespace, Service: &methods{a}}
+func (a *API) Register() []gethrpc.API {
+	return []gethrpc.API{{Namespace: Namespace, Service: &methods{a}}, {Namespace: Namespace, Service: &subscriptions{a}}}
 }
 
 // methods keeps what is exported on API for Go out of the RPC namespace.
@@ -142,7 +156,10 @@ type methods struct{ api *API }
 // An item is a signed transaction (EIP-2718 envelope), with "mayRevert": true one that the
 // bundle goes on after if it reverts; or a relay step, which executes on its chain the L2ToL2
 // messages that the items before it sent there.
-func (m *methods) SendBundle(_ context.Context, args BundleArgs) (*SendResult, error) {
+func (m *methods) SendBundle(ctx context.Context, args BundleArgs) (*SendResult, error) {
+	if err := m.api.admit(ctx, costSend); err != nil {
+		return nil, err
+	}
 	b, err := args.bundle(m.api.pool.Slot(), &m.api.cfg)
 	if err != nil {
 		return nil, err
@@ -160,17 +177,23 @@ func (m *methods) SendBundle(_ context.Context, args BundleArgs) (*SendResult, e
 //	params: [{"bundleHash": "0x…", "signature": "0x…"}]   // EIP-191, over "Cancel bundle 0x…"
 //	result: BundleStatus
 func (m *methods) CancelBundle(ctx context.Context, args CancelArgs) (*BundleStatus, error) {
+	if err := m.api.admit(ctx, costSend); err != nil {
+		return nil, err
+	}
 	if err := m.api.pool.Cancel(args.BundleHash, args.Signature); err != nil {
 		return nil, toRPC(err)
 	}
-	return m.BundleStatus(ctx, args.BundleHash)
+	return m.statusOf(args.BundleHash)
 }
 
 // GetBundle is sharedseq_getBundle: a bundle as it was sent.
 //
 //	params: ["0x…"]
 //	result: Bundle
-func (m *methods) GetBundle(_ context.Context, hash common.Hash) (*Bundle, error) {
+func (m *methods) GetBundle(ctx context.Context, hash common.Hash) (*Bundle, error) {
+	if err := m.api.admit(ctx, costRead); err != nil {
+		return nil, err
+	}
 	e, ok := m.api.pool.Get(hash)
 	if !ok {
 		return nil, toRPC(fmt.Errorf("%w %s", bundlepool.ErrUnknownBundle, hash))
@@ -182,7 +205,14 @@ func (m *methods) GetBundle(_ context.Context, hash common.Hash) (*Bundle, error
 //
 //	params: ["0x…"]
 //	result: BundleStatus
-func (m *methods) BundleStatus(_ context.Context, hash common.Hash) (*BundleStatus, error) {
+func (m *methods) BundleStatus(ctx context.Context, hash common.Hash) (*BundleStatus, error) {
+	if err := m.api.admit(ctx, costRead); err != nil {
+		return nil, err
+	}
+	return m.statusOf(hash)
+}
+
+func (m *methods) statusOf(hash common.Hash) (*BundleStatus, error) {
 	s, err := m.api.pool.Status(hash)
 	if err != nil {
 		return nil, toRPC(err)
@@ -196,6 +226,9 @@ func (m *methods) BundleStatus(_ context.Context, hash common.Hash) (*BundleStat
 //	params: as sharedseq_sendBundle
 //	result: Simulation
 func (m *methods) SimulateBundle(ctx context.Context, args BundleArgs) (*Simulation, error) {
+	if err := m.api.admit(ctx, costSimulate); err != nil {
+		return nil, err
+	}
 	b, err := args.bundle(m.api.pool.Slot(), &m.api.cfg)
 	if err != nil {
 		return nil, err
@@ -227,6 +260,9 @@ func (m *methods) SimulateBundle(ctx context.Context, args BundleArgs) (*Simulat
 //	params: []
 //	result: Status
 func (m *methods) Status(ctx context.Context) (*Status, error) {
+	if err := m.api.admit(ctx, costRead); err != nil {
+		return nil, err
+	}
 	s, err := m.api.status.Status(ctx)
 	if err != nil {
 		return nil, toRPC(err)
@@ -242,7 +278,10 @@ const MaxTurns = 256
 //
 //	params: ["0x8"]           // how many turns, 1 to 256
 //	result: [Turn, …]
-func (m *methods) LeaderSchedule(_ context.Context, n hexutil.Uint64) ([]Turn, error) {
+func (m *methods) LeaderSchedule(ctx context.Context, n hexutil.Uint64) ([]Turn, error) {
+	if err := m.api.admit(ctx, costRead); err != nil {
+		return nil, err
+	}
 	if n == 0 || n > MaxTurns {
 		return nil, invalidParams("%d turns, expected 1 to %d", n, MaxTurns)
 	}
@@ -253,7 +292,10 @@ func (m *methods) LeaderSchedule(_ context.Context, n hexutil.Uint64) ([]Turn, e
 //
 //	params: []
 //	result: Operators
-func (m *methods) Operators(context.Context) (*Operators, error) {
+func (m *methods) Operators(ctx context.Context) (*Operators, error) {
+	if err := m.api.admit(ctx, costRead); err != nil {
+		return nil, err
+	}
 	o, err := m.api.agreement.Operators()
 	if err != nil {
 		return nil, toRPC(err)
@@ -266,7 +308,10 @@ func (m *methods) Operators(context.Context) (*Operators, error) {
 //
 //	params: []
 //	result: Evidence
-func (m *methods) Evidence(context.Context) (*Evidence, error) {
+func (m *methods) Evidence(ctx context.Context) (*Evidence, error) {
+	if err := m.api.admit(ctx, costRead); err != nil {
+		return nil, err
+	}
 	e, err := m.api.agreement.Evidence()
 	if err != nil {
 		return nil, toRPC(err)
@@ -279,7 +324,10 @@ func (m *methods) Evidence(context.Context) (*Evidence, error) {
 //
 //	params: ["0x…"]           // operators.SignedChange, RLP
 //	result: "0x…"             // the change's ID
-func (m *methods) SubmitChange(_ context.Context, data hexutil.Bytes) (*common.Hash, error) {
+func (m *methods) SubmitChange(ctx context.Context, data hexutil.Bytes) (*common.Hash, error) {
+	if err := m.api.admit(ctx, costSend); err != nil {
+		return nil, err
+	}
 	c, err := operators.DecodeSignedChange(data)
 	if err != nil {
 		return nil, toRPC(err)

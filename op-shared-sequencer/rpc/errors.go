@@ -29,6 +29,8 @@ const (
 	CodeUnderpriced   = -38109 // another bundle waits under its replacement ID, and it bids too little to take its place
 	CodeNotSender     = -38110 // a cancellation that no sender of the bundle signed
 	CodeNotPending    = -38111 // the bundle does not wait any more
+	CodeSubscription  = -38112 // there are too many subscriptions, or this one has ended
+	CodeRate          = -38113 // too many requests from one address: slow down
 )
 
 // Error is an error of the namespace, on either side of the wire.

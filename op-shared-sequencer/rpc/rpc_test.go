@@ -94,11 +94,13 @@ func serve(t *testing.T, cfg Config, poolCfg bundlepool.Config) *env {
 	logger := testlog.Logger(t, log.LevelError)
 	e := &env{pool: bundlepool.New(poolCfg, logger), sim: new(fakeSimulator), status: new(fakeStatus), agree: new(fakeAgreement)}
 	e.pool.Advance(now)
-	api, err := NewAPI(cfg, e.pool, e.sim, e.status, e.agree)
+	api, err := NewAPI(cfg, e.pool, e.sim, e.status, e.agree, nil)
 	require.NoError(t, err)
 	h := oprpc.NewHandler("test", oprpc.WithLogger(logger))
 	t.Cleanup(h.Stop)
-	require.NoError(t, h.AddAPI(api.Register()))
+	for _, a := range api.Register() {
+		require.NoError(t, h.AddAPI(a))
+	}
 	e.raw, err = h.DialInProc()
 	require.NoError(t, err)
 	e.client = NewClient(e.raw, time.Millisecond)
@@ -458,20 +460,22 @@ func TestSimulationIsGivenUp(t *testing.T) {
 }
 
 func TestConfig(t *testing.T) {
-	_, err := NewAPI(Config{}, nil, nil, nil, nil)
+	_, err := NewAPI(Config{}, nil, nil, nil, nil, nil)
 	require.ErrorContains(t, err, "time between slots is 0 s")
-	_, err = NewAPI(Config{SlotSeconds: 1, MaxSimulations: -1}, nil, nil, nil, nil)
+	_, err = NewAPI(Config{SlotSeconds: 1, MaxSimulations: -1}, nil, nil, nil, nil, nil)
 	require.ErrorContains(t, err, "expected 1 or more")
 }
 
 func TestDialHTTP(t *testing.T) {
 	logger := testlog.Logger(t, log.LevelError)
 	pool := bundlepool.New(bundlepool.DefaultConfig(chainA), logger)
-	api, err := NewAPI(DefaultConfig(), pool, new(fakeSimulator), &fakeStatus{status: &Status{Slot: 3}}, new(fakeAgreement))
+	api, err := NewAPI(DefaultConfig(), pool, new(fakeSimulator), &fakeStatus{status: &Status{Slot: 3}}, new(fakeAgreement), nil)
 	require.NoError(t, err)
 	h := oprpc.NewHandler("test", oprpc.WithLogger(logger))
 	defer h.Stop()
-	require.NoError(t, h.AddAPI(api.Register()))
+	for _, a := range api.Register() {
+		require.NoError(t, h.AddAPI(a))
+	}
 	srv := httptest.NewServer(h)
 	defer srv.Close()
 	c, err := Dial(context.Background(), srv.URL)

@@ -119,6 +119,7 @@ func (s *Sequencer) abandon(ctx context.Context, sl *slot) {
 
 // settleSubblock tells the bundle pool what became of the bundles of a committed subblock.
 func (s *Sequencer) settleSubblock(a *attempt) {
+	s.publish(a)
 	defer s.tell(a)
 	sl := a.slot
 	sl.report.Subblocks++

@@ -1,6 +1,8 @@
 package sequencer
 
 import (
+	"context"
+	"errors"
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -69,6 +71,18 @@ type Committed struct {
 	// became of them, those that failed too.
 	Led   bool
 	Tried []builder.Tried
+	// Blocks are the blocks of the slot that this operator has run, ascending by chain. nil if
+	// it has not run the subblock yet.
+	Blocks []CommittedBlock
+}
+
+// CommittedBlock is one chain's block of a slot, behind a subblock.
+type CommittedBlock struct {
+	Chain  sequence.ChainID
+	Header engine.Header
+	Forced []engine.TxResult // its deposits
+	// Sealed is the block, with the slot's last subblock.
+	Sealed *eth.ExecutionPayloadEnvelope
 }
 
 // Listener is told of each committed subblock, in the order of the agreement, once it counts:
@@ -92,6 +106,9 @@ func (s *Sequencer) tell(a *attempt) {
 		return
 	}
 	c := Committed{Subblock: a.sub, Hash: a.hash, At: s.clock.Now(), Results: a.results, Led: a.order != nil}
+	for _, r := range a.ran {
+		c.Blocks = append(c.Blocks, CommittedBlock{Chain: r.chain, Header: r.session.Header(), Forced: r.session.Forced(), Sealed: r.sealed})
+	}
 	if a.order != nil {
 		c.Tried = a.order.Bundles
 	}
@@ -100,6 +117,27 @@ func (s *Sequencer) tell(a *attempt) {
 	s.mu.Unlock()
 	s.listener.SubblockCommitted(c)
 }
+
+// publish has the engines answer from what is agreed on now. Nothing waits for it. Blocks that
+// are sealed become the engines' heads in a moment.
+func (s *Sequencer) publish(a *attempt) {
+	if a.sub.Last() || len(a.ran) == 0 {
+		return
+	}
+	s.run(func() {
+		ctx, cancel := context.WithTimeout(s.life, publishTime)
+		defer cancel()
+		for _, r := range a.ran {
+			err := r.session.Publish(ctx, resultOf(a.sub, r.chain).Transactions)
+			if err != nil && !errors.Is(err, engine.ErrNotFound) && !errors.Is(err, engine.ErrSessionClosed) {
+				s.log.Debug("Engine does not answer from what is agreed on", "chain", r.chain, "slot", a.sub.Slot, "subblock", a.sub.Index, "err", err)
+			}
+		}
+	})
+}
+
+// publishTime bounds telling the engines: later, something newer is agreed on.
+const publishTime = time.Second
 
 func (r *SlotReport) count(o *bundlepool.Outcome) {
 	switch o.Kind {

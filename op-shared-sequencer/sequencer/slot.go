@@ -321,6 +321,7 @@ type attempt struct {
 	order  *builder.Order // of this operator's own
 	// results of each step's transactions; nil if this operator has not run it
 	results [][]engine.TxResult
+	ran     []ran     // the blocks that were run, ascending by chain
 	ranAt   time.Time // when it was done: the operators vote from here on
 }
 
@@ -338,6 +339,13 @@ func (sl *slot) begin(index uint64) *attempt {
 		}
 	}
 	return a
+}
+
+// ran is a block as it was when an attempt was done: later, others work on it.
+type ran struct {
+	chain   sequence.ChainID
+	session engine.Session
+	sealed  *eth.ExecutionPayloadEnvelope // with the slot's last subblock
 }
 
 // undo takes the attempt back.
@@ -374,6 +382,7 @@ func (a *attempt) done(sub *sequence.Subblock, hash common.Hash) {
 	for _, b := range a.slot.blocks {
 		if b.err == nil {
 			b.held = a.index + 1
+			a.ran = append(a.ran, ran{b.id, b.session, b.envelope})
 		}
 	}
 }

@@ -20,6 +20,7 @@ import (
 	crand "crypto/rand"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -73,6 +74,7 @@ const (
 	CodeSealFailed             = -39012 // the session is closed
 	CodeInsertFailed           = -39013
 	CodeCondition              = -39014 // it does not hold
+	CodeNoCut                  = -39015 // there was no sessionCommitment at that length
 )
 
 // SessionError is an error of a session method: an rpc.Error with a code from above.
@@ -105,6 +107,8 @@ func coded(err error) error {
 		return &SessionError{CodeUnknownSavepoint, err}
 	case errors.Is(err, miner.ErrCondition):
 		return &SessionError{CodeCondition, err}
+	case errors.Is(err, miner.ErrNoCut):
+		return &SessionError{CodeNoCut, err}
 	case errors.Is(err, miner.ErrPoolBehind):
 		return &SessionError{CodePoolBehind, err}
 	case errors.Is(err, miner.ErrSessionClosed): // closed while the call was under way
@@ -150,6 +154,7 @@ type SessionStatus struct {
 	GasLimit  hexutil.Uint64 `json:"gasLimit"`
 	GasUsed   hexutil.Uint64 `json:"gasUsed"`
 	TxCount   hexutil.Uint64 `json:"txCount"`
+	Extra     hexutil.Bytes  `json:"extraData"`
 }
 
 // SessionOpened answers sessionOpen.
@@ -560,6 +565,16 @@ func (api *SessionAPI) SessionCommitment(id SessionID) (*SessionCommitment, erro
 	return &SessionCommitment{GasUsed: hexutil.Uint64(gas), ReceiptsRoot: root}, nil
 }
 
+// SessionPublish makes the block's first transactions what is pending on the chain: see
+// miner.Session.Publish.
+func (api *SessionAPI) SessionPublish(id SessionID, txs hexutil.Uint64) error {
+	s, err := api.get(id)
+	if err != nil {
+		return err
+	}
+	return coded(s.Publish(int(min(uint64(txs), math.MaxInt32))))
+}
+
 // SessionSeal makes the block and answers as engine_getPayload does. The session is
 // over, whether that worked or not. The block is kept for sessionInsert.
 func (api *SessionAPI) SessionSeal(ctx context.Context, id SessionID) (*engine.ExecutionPayloadEnvelope, error) {
@@ -629,6 +644,7 @@ func toSessionStatus(s miner.SessionStatus) SessionStatus {
 		GasLimit:  hexutil.Uint64(s.GasLimit),
 		GasUsed:   hexutil.Uint64(s.GasUsed),
 		TxCount:   hexutil.Uint64(s.TxCount),
+		Extra:     s.Extra,
 	}
 }
 

@@ -137,6 +137,7 @@ func (d *direct) openSession(ctx context.Context, parent eth.BlockID, attrs *eth
 			Time:     status.Timestamp,
 			GasLimit: status.GasLimit,
 			BaseFee:  status.BaseFee,
+			Extra:    status.Extra,
 		},
 	}
 	raw := make([][]byte, len(attrs.Transactions))

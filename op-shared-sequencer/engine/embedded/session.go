@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/consensus/misc/eip1559"
@@ -231,6 +232,20 @@ func (s *session) Result(ctx context.Context) (sequence.Result, error) {
 		}
 	}
 	return sequence.Result{}, s.wrap(what, fmt.Errorf("the block changed during each of %d attempts to read it", resultAttempts))
+}
+
+func (s *session) Publish(ctx context.Context, txs uint64) error {
+	const what = "publish"
+	leave, err := s.enter(ctx, what)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	err = s.s.Publish(int(min(txs, math.MaxInt32)))
+	if errors.Is(err, miner.ErrNoCut) {
+		err = fmt.Errorf("%w: %w", engine.ErrNotFound, err)
+	}
+	return s.wrap(what, err)
 }
 
 func (s *session) Seal(ctx context.Context) (*eth.ExecutionPayloadEnvelope, error) {

@@ -45,7 +45,8 @@ type Engine struct {
 	safe      common.Hash
 	finalized common.Hash
 	pool      pool
-	sessions  int // open
+	sessions  int        // open
+	published []eth.Data // last, of whatever session
 	builds    map[eth.PayloadID]*building
 }
 
@@ -143,6 +144,13 @@ func (e *Engine) Sessions() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.sessions
+}
+
+// Published are the transactions that a session published last.
+func (e *Engine) Published() []eth.Data {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.published
 }
 
 func (e *Engine) Chain() sequence.ChainID { return e.chain }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/core/types"
@@ -26,6 +27,7 @@ type session struct {
 	closed   bool
 	marks    []mark
 	nextMark engine.Savepoint
+	asked    []eth.Data // what Result was last about
 }
 
 var _ engine.Session = (*session)(nil)
@@ -185,7 +187,21 @@ func (s *session) Result(ctx context.Context) (sequence.Result, error) {
 		return sequence.Result{}, err
 	}
 	defer s.e.mu.Unlock()
+	s.asked = slices.Clone(s.b.txs)
 	return sequence.Result{Chain: s.e.chain, Transactions: uint64(len(s.b.txs)), GasUsed: s.b.gasUsed, ReceiptsRoot: s.b.receiptsRoot()}, nil
+}
+
+// Publish takes what was agreed on to be known.
+func (s *session) Publish(ctx context.Context, txs uint64) error {
+	if err := s.enter(ctx, "publish", false); err != nil {
+		return err
+	}
+	defer s.e.mu.Unlock()
+	if txs != uint64(len(s.asked)) {
+		return s.e.wrap("publish", fmt.Errorf("%w: %d transactions, Result gave %d", engine.ErrNotFound, txs, len(s.asked)))
+	}
+	s.e.published = s.asked
+	return nil
 }
 
 func (s *session) Seal(ctx context.Context) (*eth.ExecutionPayloadEnvelope, error) {

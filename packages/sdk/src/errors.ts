@@ -180,6 +180,24 @@ export class BundleNotPendingError extends SharedSequencerRpcError {
   }
 }
 
+/** -38112: the node has as many subscriptions as it takes, or has ended this one. */
+export class SubscriptionError extends SharedSequencerRpcError {
+  static readonly code = -38112
+  override name = 'SubscriptionError'
+  constructor(args: RpcErrorParameters) {
+    super(SubscriptionError.code, args)
+  }
+}
+
+/** -38113: too many requests from this IP address; slow down. */
+export class RateLimitError extends SharedSequencerRpcError {
+  static readonly code = -38113
+  override name = 'RateLimitError'
+  constructor(args: RpcErrorParameters) {
+    super(RateLimitError.code, args)
+  }
+}
+
 /** -38107: the set does not take this approval of a change. */
 export class InvalidChangeError extends SharedSequencerRpcError {
   static readonly code = -38107
@@ -206,6 +224,8 @@ const classes = [
   BundleUnderpricedError,
   NotBundleSenderError,
   BundleNotPendingError,
+  SubscriptionError,
+  RateLimitError,
   InvalidChangeError,
 ] as const
 

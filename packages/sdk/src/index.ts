@@ -9,6 +9,8 @@ export {
   BundleFormError,
   BundleNotExecutedError,
   BundleNotPendingError,
+  RateLimitError,
+  SubscriptionError,
   BundlePoolFullError,
   BundleSimulationError,
   BundleUnderpricedError,

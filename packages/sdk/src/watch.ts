@@ -164,11 +164,18 @@ function subscribe<data>(
         return
       }
       dead = 0
+      const body = { method: 'sharedseq_subscribe', params }
       let id: unknown
       // Notifications may come before the ID that they belong to is known here.
       let early: { subscription: unknown; result: data }[] | undefined = []
       const deliver = (note: { subscription: unknown; result: data }) => {
         if (stopped || note.subscription !== id) return
+        // The node's last word: it has ended the subscription, because this client was slow.
+        const { error } = note.result as { error?: { code: number; message: string } }
+        if (error) {
+          id = undefined
+          return failed(toSharedSequencerError(new RpcRequestError({ body, error, url: rpc.url }), body.method), true)
+        }
         try {
           onData(note.result)
         } catch (error) {
@@ -192,7 +199,6 @@ function subscribe<data>(
           rpc.request({ body: { method: 'sharedseq_unsubscribe', params: [id] }, onResponse: () => {} })
         id = undefined
       }
-      const body = { method: 'sharedseq_subscribe', params }
       const { error, result } = await rpc.requestAsync({ body })
       if (error) {
         const refused = error.code === MethodNotFoundRpcError.code || error.code === InvalidParamsRpcError.code

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { afterEach, beforeEach, describe, test } from 'node:test'
-import { type BundleStatus, publicActionsSharedSequencer, type Subblock, type Unwatch, WebSocketRequiredError } from '@op-shared-sequencer/sdk'
+import { type BundleStatus, publicActionsSharedSequencer, type Subblock, SubscriptionError, type Unwatch, WebSocketRequiredError } from '@op-shared-sequencer/sdk'
 import { createClient, fallback, http, type TransactionReceipt, webSocket } from 'viem'
 import type { WebSocket } from 'ws'
 import { Refused, type Server, serve, until } from './server.js'
@@ -140,6 +140,21 @@ describe('watching', () => {
     assert.deepEqual(seen, [5n])
     assert.equal(errors.length, 1)
     assert.equal(errors[0]?.name, 'SocketClosedError')
+  })
+
+  test('a subscription that the node ends is told, and made again', async () => {
+    const seen: bigint[] = []
+    const errors: Error[] = []
+    unwatch = client().watchSubblocks({ onSubblock: (s) => seen.push(s.height), onError: (e) => errors.push(e), retryDelay: 10 })
+    const first = await made(1)
+    notify(first.socket, first.id, { error: { code: -38112, message: 'the subscriber does not keep up' } })
+    const second = await made(2)
+    notify(second.socket, second.id, subblock)
+    await until(() => seen.length > 0)
+    assert.equal(errors.length, 1)
+    assert.ok(errors[0] instanceof SubscriptionError)
+    assert.match(errors[0].message, /does not keep up/)
+    assert.deepEqual(ended, [], 'there is nothing left to unsubscribe')
   })
 
   test('a subscription the node does not have is told once and given up', async () => {
