@@ -78,7 +78,7 @@ docs: upstream ## write docs/metrics.md from the metrics that are registered
 
 .PHONY: test-op-geth
 test-op-geth: upstream ## our tests of the patched op-geth
-	cd $(GETH_TREE) && GOWORK=off $(GO) test -race -run '^(TestSession|TestSavepoint|TestInsertSealed|TestKarst|TestReaddedLayer|FuzzSavepoint)' ./core/state ./core/vm ./eth/catalyst ./triedb/pathdb ./eth/downloader
+	cd $(GETH_TREE) && GOWORK=off $(GO) test -race -run '^(TestSession|TestPublish|TestSavepoint|TestInsertSealed|TestKarst|TestReaddedLayer|FuzzSavepoint)' ./core/state ./core/vm ./eth/catalyst ./triedb/pathdb ./eth/downloader
 
 .PHONY: test-sdk
 test-sdk: contracts bin/devnet ## tests of the TypeScript SDK, with a real devnet
@@ -169,6 +169,10 @@ judge: contracts bin/devnet ## valid and invalid messages over three rollups, ag
 bench-agreement: upstream ## commit latency of four operators 25 ms apart: build/reports/latency.json
 	@mkdir -p build/reports
 	$(GO) test -count 1 -run TestLatencyReport -v ./op-shared-sequencer/rotation/cometbft -args -report $(CURDIR)/build/reports/latency.json
+
+.PHONY: bench-latency
+bench-latency: contracts bin/devnet ## what users of four operators wait for, from sending to agreement: build/reports/userlatency.json
+	bin/devnet latency $(ARGS)
 
 .PHONY: bench-executor
 bench-executor: upstream ## messages verified per second over ten million logs: build/reports/executor.json
