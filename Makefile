@@ -130,6 +130,10 @@ devnet-logs: bin/devnet ## what its containers log (SERVICES="op1-node l1" ARGS=
 devnet-smoke: bin/devnet ## check it: bundles, an operator killed and back: build/reports/compose.json
 	@$(COMPOSE) smoke $(ARGS)
 
+.PHONY: devnet-bundle
+devnet-bundle: bin/devnet bin/op-shared-sequencer ## send it a bundle over its chains, and wait until it is executed
+	@bundle=$$($(COMPOSE) bundle) && bin/op-shared-sequencer bundle send --wait --rpc http://127.0.0.1:$$(($(DEVNET_COMPOSE_PORT_BASE) + 21)) <<<"$$bundle"
+
 .PHONY: devnet-add-operator
 devnet-add-operator: bin/devnet ## take another operator into its set while it runs
 	@$(COMPOSE) add-operator

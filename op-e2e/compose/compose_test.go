@@ -2,6 +2,7 @@ package compose
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/stretchr/testify/require"
@@ -242,6 +244,19 @@ func TestLayoutDiffers(t *testing.T) {
 	require.NoError(t, l.differs(&same))
 	same.Operators = 4
 	require.ErrorContains(t, l.differs(&same), "OPERATORS = 3 is there, not 4")
+}
+
+func TestAwaitMoving(t *testing.T) {
+	left := 5
+	err := awaitMoving(t.Context(), time.Hour, "the end", func(context.Context) (uint64, bool, error) {
+		left--
+		return uint64(left), left == 0, nil
+	})
+	require.NoError(t, err)
+	err = awaitMoving(t.Context(), time.Millisecond, "the end", func(context.Context) (uint64, bool, error) {
+		return 7, false, errors.New("at 7")
+	})
+	require.ErrorContains(t, err, "waiting for the end: it stands still for 1ms (last seen: at 7)")
 }
 
 func TestContainerState(t *testing.T) {

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/op-shared-sequencer/op-shared-sequencer/op-e2e/devnet"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-e2e/genesis"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/operators"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rpc"
@@ -77,9 +76,9 @@ func (d *Devnet) AddOperator(ctx context.Context) error {
 	if err := d.approve(ctx, r, operators.Change{Kind: operators.AddOperator, Operator: record}, number); err != nil {
 		return err
 	}
-	if err := devnet.WaitFor(ctx, fmt.Sprintf("operator %d to be in the set", number), func(ctx context.Context) (bool, error) {
+	if err := awaitMoving(ctx, stallTime, fmt.Sprintf("operator %d to be in the set", number), func(ctx context.Context) (uint64, bool, error) {
 		set, err := d.set(ctx, r)
-		return err == nil && inSet(set, record), err
+		return 0, err == nil && inSet(set, record), err
 	}); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"slices"
 	"strconv"
 	"syscall"
 )
@@ -63,7 +64,8 @@ func (l *layout) publishedBy(number int) map[int]string {
 // portsFree says which of the ports are taken.
 func portsFree(ports map[int]string) error {
 	var errs []error
-	for port, of := range ports {
+	for _, port := range slices.Sorted(maps.Keys(ports)) {
+		of := ports[port]
 		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if errors.Is(err, syscall.EADDRINUSE) {
 			errs = append(errs, fmt.Errorf("port %d, for %s, is in use: stop what listens there, or choose other ports with PORT_BASE", port, of))

@@ -116,21 +116,43 @@ func (n *reach) heads(ctx context.Context, number int) (map[uint64]*types.Header
 	return out, nil
 }
 
+// stallTime is how long what is waited for may stand still. There is no bound on the whole: who is new
+// or was away has as much to make up for as the others have done meanwhile.
+const stallTime = 5 * time.Minute
+
+// awaitMoving waits for a condition for as long as the position that it reports changes: that of what still has
+// to be made up for, and of nothing that goes on anyway.
+func awaitMoving(ctx context.Context, stall time.Duration, what string, cond func(context.Context) (position uint64, ok bool, err error)) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	timer := time.AfterFunc(stall, func() { cancel(fmt.Errorf("it stands still for %v", stall)) })
+	defer timer.Stop()
+	var last uint64
+	return devnet.WaitFor(ctx, what, func(ctx context.Context) (bool, error) {
+		position, ok, err := cond(ctx)
+		if position != last {
+			last = position
+			timer.Reset(stall)
+		}
+		return ok, err
+	})
+}
+
 // apart is how far the chains' heads may be from each other when they are level, in seconds.
 const apart = 2
 
 // awaitLevel waits until all chains make blocks at an operator and their heads are level: a
 // chain that was behind the others has caught up.
 func (n *reach) awaitLevel(ctx context.Context, number int) error {
-	return devnet.WaitFor(ctx, fmt.Sprintf("all chains to be level at operator %d", number), func(ctx context.Context) (bool, error) {
+	return awaitMoving(ctx, stallTime, fmt.Sprintf("all chains to be level at operator %d", number), func(ctx context.Context) (uint64, bool, error) {
 		heads, err := n.heads(ctx, number)
 		if err != nil {
-			return false, err
+			return 0, false, err
 		}
 		var least, most uint64
 		for id, h := range heads {
 			if h.Number.Sign() == 0 {
-				return false, fmt.Errorf("chain %d has no block yet", id)
+				return 0, false, fmt.Errorf("chain %d has no block yet", id)
 			}
 			if least == 0 || h.Time < least {
 				least = h.Time
@@ -138,9 +160,9 @@ func (n *reach) awaitLevel(ctx context.Context, number int) error {
 			most = max(most, h.Time)
 		}
 		if most-least > apart {
-			return false, fmt.Errorf("their heads are %d s apart", most-least)
+			return least, false, fmt.Errorf("their heads are %d s apart", most-least)
 		}
-		return true, nil
+		return least, true, nil
 	})
 }
 
@@ -164,28 +186,28 @@ var errWaiting = errors.New("not yet")
 // awaitVoting waits until an operator takes part: all chains ready, nothing left to fetch,
 // and power in the set, if it is meant to have some.
 func (n *reach) awaitVoting(ctx context.Context, number int, member bool) error {
-	return devnet.WaitFor(ctx, fmt.Sprintf("operator %d to take part", number), func(ctx context.Context) (bool, error) {
+	return awaitMoving(ctx, stallTime, fmt.Sprintf("operator %d to take part", number), func(ctx context.Context) (uint64, bool, error) {
 		st, err := n.status(ctx, number)
 		if err != nil {
-			return false, err
+			return 0, false, err
 		}
 		for _, c := range st.Chains {
 			if !c.Ready {
-				return false, fmt.Errorf("chain %d: %s", uint64(c.ChainID), c.Reason)
+				return uint64(c.Head.Number), false, fmt.Errorf("chain %d: %s", uint64(c.ChainID), c.Reason)
 			}
 		}
 		a := st.Agreement
 		switch {
 		case a == nil && n.layout.alone():
-			return true, nil
+			return 0, true, nil
 		case a == nil || !a.Running:
-			return false, errWaiting
+			return 0, false, errWaiting
 		case a.Syncing:
-			return false, errors.New("it fetches what the others agreed on")
+			return uint64(a.Height), false, fmt.Errorf("it fetches what the others agreed on, and is at height %d", uint64(a.Height))
 		case member && a.Power == 0:
-			return false, errors.New("it is not in the set")
+			return 0, false, errors.New("it is not in the set")
 		}
-		return true, nil
+		return 0, true, nil
 	})
 }
 

@@ -199,6 +199,46 @@ func (d *Devnet) running(ctx context.Context) error {
 	return errors.New("the devnet does not run: make devnet-up starts it")
 }
 
+// crossing is a bundle over all chains: ETH goes from each chain to the next one, to an account
+// that was never used, and is spent there. Also how many transactions it becomes.
+func (d *Devnet) crossing(to devnet.BundleTarget, user devnet.Account) (*devnet.Bundle, int, error) {
+	fresh, err := devnet.FreshAccount()
+	if err != nil {
+		return nil, 0, err
+	}
+	chains, milli, part := d.layout.ChainIDs, big.NewInt(1e15), big.NewInt(1e14)
+	b := devnet.NewBundle(to).MaxSlots(60)
+	if len(chains) == 1 {
+		return b.Tx(user, devnet.Transfer(chains[0], 0, fresh.Address, milli)).Tx(fresh, devnet.Transfer(chains[0], 0, user.Address, part)), 2, nil
+	}
+	for i, next := range chains[1:] {
+		b.Tx(user, devnet.SendETH(chains[i], 0, fresh.Address, next, milli)).Relay(next).Tx(fresh, devnet.Transfer(next, 0, user.Address, part))
+	}
+	return b, 3 * (len(chains) - 1), nil
+}
+
+// Bundle prints a signed bundle over all chains, as sharedseq_sendBundle takes it.
+func (d *Devnet) Bundle(ctx context.Context) error {
+	if err := d.running(ctx); err != nil {
+		return err
+	}
+	r := newReach(d.layout)
+	defer r.close()
+	user, err := devnet.User(0)
+	if err != nil {
+		return err
+	}
+	b, _, err := d.crossing(through{r, d.layout.Members[0].Number}, user)
+	if err != nil {
+		return err
+	}
+	args, _, err := b.Sign(ctx)
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(d.out).Encode(args)
+}
+
 // bundle sends a bundle over all chains to one operator, and checks that the chains have all
 // of it in one slot: ETH goes from each chain to the next one, and is spent there.
 func (s *smoke) bundle(ctx context.Context, name string, number int) error {
@@ -207,24 +247,11 @@ func (s *smoke) bundle(ctx context.Context, name string, number int) error {
 		return err
 	}
 	s.users++
-	to, err := devnet.FreshAccount()
+	b, want, err := s.d.crossing(through{s.r, number}, user)
 	if err != nil {
 		return err
 	}
-	chains, milli := s.d.layout.ChainIDs, big.NewInt(1e15)
-	b, want := devnet.NewBundle(through{s.r, number}).MaxSlots(60), 0
-	for i := range chains {
-		if i+1 == len(chains) {
-			break
-		}
-		b.Tx(user, devnet.SendETH(chains[i], 0, to.Address, chains[i+1], milli)).Relay(chains[i+1]).
-			Tx(to, devnet.Transfer(chains[i+1], 0, user.Address, big.NewInt(1e14)))
-		want += 3
-	}
-	if len(chains) == 1 {
-		b.Tx(user, devnet.Transfer(chains[0], 0, to.Address, milli)).Tx(to, devnet.Transfer(chains[0], 0, user.Address, big.NewInt(1e14)))
-		want = 2
-	}
+	chains := s.d.layout.ChainIDs
 	st, err := b.Run(ctx)
 	if err != nil {
 		return err

@@ -12,7 +12,8 @@ import (
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-e2e/compose"
 )
 
-// composeTime bounds what brings containers up or changes them: many times what it takes.
+// composeTime bounds what looks at a devnet or stops it: many times what it takes. What waits for it has bounds
+// of its own.
 const composeTime = 20 * time.Minute
 
 func composeEnv(name string) []string { return env("COMPOSE_" + name) }
@@ -33,7 +34,7 @@ var (
 var composeCommand = &cli.Command{
 	Name: "compose", Usage: "a devnet whose components are containers",
 	Action: func(c *cli.Context) error {
-		expected := "expected generate, up, status, logs, smoke, add-operator, add-chain, stop or down"
+		expected := "expected generate, up, status, logs, bundle, smoke, add-operator, add-chain, stop or down"
 		if c.NArg() > 0 {
 			return fmt.Errorf("%q is not a command of compose: %s", c.Args().First(), expected)
 		}
@@ -42,12 +43,13 @@ var composeCommand = &cli.Command{
 	Subcommands: []*cli.Command{
 		{Name: "generate", Usage: "only write the files: genesis, keys, docker-compose.yml, .env", Action: composeGenerate, Flags: composeFlags},
 		{Name: "up", Usage: "make a devnet, or go on with the one that is there, and wait until all operators take part", Action: composeUp, Flags: composeFlags},
-		{Name: "status", Usage: "show containers, operators, heads and leaders", Flags: []cli.Flag{composeDirFlag}, Action: composeDo((*compose.Devnet).Status)},
+		{Name: "status", Usage: "show containers, operators, heads and leaders", Flags: []cli.Flag{composeDirFlag}, Action: composeDo((*compose.Devnet).Status, composeTime)},
 		{Name: "logs", Usage: "show what containers log", ArgsUsage: "[service]…", Flags: []cli.Flag{composeDirFlag, followFlag, tailFlag}, Action: composeLogs},
+		{Name: "bundle", Usage: "print a signed bundle over all chains, for op-shared-sequencer bundle send", Flags: []cli.Flag{composeDirFlag}, Action: composeDo((*compose.Devnet).Bundle, composeTime)},
 		{Name: "smoke", Usage: "bundles over all chains, and an operator that is killed and comes back", Flags: []cli.Flag{composeDirFlag, smokeFlag}, Action: composeSmoke},
-		{Name: "add-operator", Usage: "start another operator and have the others take it into the set", Flags: []cli.Flag{composeDirFlag}, Action: composeDo((*compose.Devnet).AddOperator)},
-		{Name: "add-chain", Usage: "start another chain at all operators and have it join", Flags: []cli.Flag{composeDirFlag}, Action: composeDo((*compose.Devnet).AddChain)},
-		{Name: "stop", Usage: "stop the containers; up goes on with them", Flags: []cli.Flag{composeDirFlag}, Action: composeDo((*compose.Devnet).Stop)},
+		{Name: "add-operator", Usage: "start another operator and have the others take it into the set", Flags: []cli.Flag{composeDirFlag}, Action: composeDo((*compose.Devnet).AddOperator, 0)},
+		{Name: "add-chain", Usage: "start another chain at all operators and have it join", Flags: []cli.Flag{composeDirFlag}, Action: composeDo((*compose.Devnet).AddChain, 0)},
+		{Name: "stop", Usage: "stop the containers; up goes on with them", Flags: []cli.Flag{composeDirFlag}, Action: composeDo((*compose.Devnet).Stop, composeTime)},
 		{Name: "down", Usage: "remove containers, volumes and files", Flags: []cli.Flag{composeDirFlag, projectFlag}, Action: func(c *cli.Context) error {
 			if err := noArguments(c); err != nil {
 				return err
@@ -110,23 +112,25 @@ func composeUp(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(c.Context, composeTime)
-	defer cancel()
-	d, err := compose.Up(ctx, c.Path(composeDirFlag.Name), cfg, c.App.Writer)
+	d, err := compose.Up(c.Context, c.Path(composeDirFlag.Name), cfg, c.App.Writer)
 	if err != nil {
 		return err
 	}
 	return d.Describe()
 }
 
-// composeDo is a command without arguments on a devnet that is there.
-func composeDo(f func(*compose.Devnet, context.Context) error) cli.ActionFunc {
+// composeDo is a command without arguments on a devnet that is there, within a time if that is not 0.
+func composeDo(f func(*compose.Devnet, context.Context) error, within time.Duration) cli.ActionFunc {
 	return func(c *cli.Context) error {
 		if err := noArguments(c); err != nil {
 			return err
 		}
-		ctx, cancel := context.WithTimeout(c.Context, composeTime)
-		defer cancel()
+		ctx := c.Context
+		if within > 0 {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, within)
+			defer cancel()
+		}
 		d, err := compose.Open(ctx, c.Path(composeDirFlag.Name), c.App.Writer)
 		if err != nil {
 			return err
@@ -152,5 +156,5 @@ func composeSmoke(c *cli.Context) error {
 		}
 		fmt.Fprintln(c.App.Writer, "report: "+path)
 		return nil
-	})(c)
+	}, composeTime)(c)
 }

@@ -52,9 +52,9 @@ func newApp(out io.Writer) *cli.App {
 	app.ExitErrHandler = func(*cli.Context, error) {}
 	app.Action = func(c *cli.Context) error {
 		if c.NArg() > 0 {
-			return fmt.Errorf("%q is not a command: expected up or demo", c.Args().First())
+			return fmt.Errorf("%q is not a command: expected up, demo, drill, judge, compose or l1", c.Args().First())
 		}
-		return fmt.Errorf("no command: expected up or demo")
+		return fmt.Errorf("no command: expected up, demo, drill, judge, compose or l1")
 	}
 	app.Commands = []*cli.Command{
 		{Name: "up", Usage: "run the devnet until it is interrupted", Flags: upFlags, Action: up, OnUsageError: usage},

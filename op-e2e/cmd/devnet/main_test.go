@@ -20,7 +20,7 @@ func TestBadArguments(t *testing.T) {
 	file := filepath.Join(dir, "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o644))
 	for args, want := range map[string]string{
-		"":                                     "expected up or demo",
+		"":                                     "expected up, demo, drill, judge, compose or l1",
 		"sideways":                             `"sideways" is not a command`,
 		"up now":                               `"now" is not a flag`,
 		"demo now":                             `"now" is not a flag`,
