@@ -1,5 +1,5 @@
 # The L1 of a devnet, and what writes devnets. Not for production: everybody knows its keys.
-# The context is build/images/devnet: a static binary, made by ops/docker/images.sh.
+# The context is build/images/contexts/devnet: a static binary in an archive, made by ops/docker/images.sh.
 FROM scratch
 ARG VERSION
 ARG COMMIT
@@ -7,9 +7,7 @@ LABEL org.opencontainers.image.title="devnet L1" \
       org.opencontainers.image.version=$VERSION \
       org.opencontainers.image.revision=$COMMIT \
       org.opencontainers.image.licenses="MIT"
-COPY bin/ /bin/
-# A volume takes its owner from the image.
-COPY --chown=65532:65532 data/ /data/
+ADD root.tar /
 USER 65532:65532
 WORKDIR /data
 EXPOSE 8545 5052

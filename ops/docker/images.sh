@@ -42,12 +42,23 @@ binaries() {
     install -D -m 0644 "$out/roots.pem" "$out/$name/etc/ssl/certs/ca-certificates.crt"
   done
   for name in op-node op-geth devnet; do mkdir -p "$out/$name/data"; done
-  # Modes and times are part of a layer.
+  # Modes, owners and times are part of a layer, those of directories too, which COPY would make with the time of the
+  # build: so what an image holds is an archive.
   for name in "${images[@]}"; do
     find "$out/$name" -type d -exec chmod 0755 {} +
     find "$out/$name" -type f -path '*/bin/*' -exec chmod 0755 {} +
-    find "$out/$name" -exec touch -h -d "@$epoch" {} +
+    mkdir -p "$out/contexts/$name"
+    archive "$out/$name" "$out/contexts/$name/root.tar" "$epoch"
   done
+}
+
+# archive <directory> <file> <time>: root owns it all but data, from which a volume takes its owner.
+archive() {
+  local flags=(--sort=name --format=ustar --numeric-owner --mtime="@$3" -C "$1")
+  (cd "$1" && ls -d bin etc 2>/dev/null || true) | tar "${flags[@]}" --owner=0 --group=0 -cf "$2.tmp" -T -
+  [ ! -d "$1/data" ] || tar "${flags[@]}" --owner=65532 --group=65532 -rf "$2.tmp" data
+  # What is the same keeps its place in docker's cache.
+  cmp -s "$2.tmp" "$2" && rm "$2.tmp" || mv "$2.tmp" "$2"
 }
 
 # image <contexts> <name> <tag> [flags of docker build]
@@ -56,7 +67,7 @@ image() {
   shift 3
   # Without BuildKit docker warns that its builder is old; with it SOURCE_DATE_EPOCH is taken from the arguments.
   docker build --quiet "$@" --build-arg "VERSION=$version" --build-arg "COMMIT=$commit" --build-arg "SOURCE_DATE_EPOCH=$epoch" \
-    -f "ops/docker/$name.Dockerfile" -t "op-shared-sequencer/$name:$tag" "$contexts/$name" 2>build/images.log >/dev/null ||
+    -f "ops/docker/$name.Dockerfile" -t "op-shared-sequencer/$name:$tag" "$contexts/contexts/$name" 2>build/images.log >/dev/null ||
     { cat build/images.log >&2; return 1; }
   echo "images: op-shared-sequencer/$name:$tag"
 }

@@ -1,4 +1,4 @@
-# The context is build/images/op-batcher: static binaries, made by ops/docker/images.sh.
+# The context is build/images/contexts/op-batcher: static binaries in an archive, made by ops/docker/images.sh.
 FROM scratch
 ARG VERSION
 ARG COMMIT
@@ -6,8 +6,7 @@ LABEL org.opencontainers.image.title="op-batcher as the optimism module has it" 
       org.opencontainers.image.version=$VERSION \
       org.opencontainers.image.revision=$COMMIT \
       org.opencontainers.image.licenses="MIT"
-COPY bin/ /bin/
-COPY etc/ /etc/
+ADD root.tar /
 USER 65532:65532
 EXPOSE 8545 7300
 HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=6 CMD ["/bin/healthcheck", "http://127.0.0.1:8545", "health_status"]

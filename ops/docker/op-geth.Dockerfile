@@ -1,4 +1,4 @@
-# The context is build/images/op-geth: static binaries, made by ops/docker/images.sh.
+# The context is build/images/contexts/op-geth: static binaries in an archive, made by ops/docker/images.sh.
 FROM scratch
 ARG VERSION
 ARG COMMIT
@@ -6,10 +6,7 @@ LABEL org.opencontainers.image.title="op-geth with sessions" \
       org.opencontainers.image.version=$VERSION \
       org.opencontainers.image.revision=$COMMIT \
       org.opencontainers.image.licenses="LGPL-3.0"
-COPY bin/ /bin/
-COPY etc/ /etc/
-# A volume takes its owner from the image.
-COPY --chown=65532:65532 data/ /data/
+ADD root.tar /
 USER 65532:65532
 WORKDIR /data
 EXPOSE 8545 8551 30303

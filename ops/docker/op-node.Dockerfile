@@ -1,4 +1,4 @@
-# The context is build/images/op-node: static binaries, made by ops/docker/images.sh.
+# The context is build/images/contexts/op-node: static binaries in an archive, made by ops/docker/images.sh.
 FROM scratch
 ARG VERSION
 ARG COMMIT
@@ -6,10 +6,7 @@ LABEL org.opencontainers.image.title="op-node with the shared sequencer" \
       org.opencontainers.image.version=$VERSION \
       org.opencontainers.image.revision=$COMMIT \
       org.opencontainers.image.licenses="MIT"
-COPY bin/ /bin/
-COPY etc/ /etc/
-# A volume takes its owner from the image.
-COPY --chown=65532:65532 data/ /data/
+ADD root.tar /
 USER 65532:65532
 WORKDIR /data
 EXPOSE 8545 8570 7300 26656
