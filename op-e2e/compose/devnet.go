@@ -155,7 +155,7 @@ func (d *Devnet) awaitRunning(ctx context.Context) error {
 	r := newReach(d.layout)
 	defer r.close()
 	for _, m := range d.layout.Members {
-		if err := r.awaitVoting(ctx, m.Number, true); err != nil {
+		if err := r.awaitVoting(ctx, m.Number, true, 0); err != nil {
 			return err
 		}
 	}

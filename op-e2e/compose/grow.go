@@ -62,14 +62,17 @@ func (d *Devnet) AddOperator(ctx context.Context) error {
 		d.say("operator %d: keys and files are made", number)
 	}
 	number := m.Number
-	if err := d.roll(ctx, r, func(m operator) []string { return []string{nodeService(m.Number)} }, number); err != nil {
+	if err := d.roll(ctx, r, func(m operator) []string { return []string{nodeService(m.Number)} }, number, 0); err != nil {
 		return err
 	}
 	d.say("starting operator %d, which fetches what was agreed on", number)
 	if err := d.docker.composeRun(ctx, append([]string{"up", "--detach"}, l.services(number)...)...); err != nil {
 		return err
 	}
-	if err := r.awaitVoting(ctx, number, false); err != nil {
+	if err := r.awaitCaughtUp(ctx, number, l.Members[0].Number); err != nil {
+		return err
+	}
+	if err := r.awaitVoting(ctx, number, false, 0); err != nil {
 		return err
 	}
 	d.say("operator %d has caught up; the others approve it", number)
@@ -82,7 +85,7 @@ func (d *Devnet) AddOperator(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	if err := r.awaitVoting(ctx, number, true); err != nil {
+	if err := r.awaitVoting(ctx, number, true, 0); err != nil {
 		return err
 	}
 	// Batchers and proposer may ask it too.
@@ -136,7 +139,7 @@ func (d *Devnet) AddChain(ctx context.Context) error {
 	// Every operator has to name the chain before it can join.
 	if err := d.roll(ctx, r, func(m operator) []string {
 		return []string{engineService(m.Number, chain), nodeService(m.Number)}
-	}, 0); err != nil {
+	}, 0, chain); err != nil {
 		return err
 	}
 	if !l.alone() {
@@ -158,8 +161,9 @@ func (d *Devnet) AddChain(ctx context.Context) error {
 
 // roll has docker compose take over what was changed of the operators' services, one operator
 // after the other, each when the one before takes part again: the set goes on meanwhile, if
-// it can do without one. except is an operator that is not in the set yet, 0 for none.
-func (d *Devnet) roll(ctx context.Context, r *reach, services func(operator) []string, except int) error {
+// it can do without one. except is an operator that is not in the set yet, joining a
+// chain that is not, 0 for none.
+func (d *Devnet) roll(ctx context.Context, r *reach, services func(operator) []string, except int, joining uint64) error {
 	for _, m := range d.layout.Members {
 		if m.Number == except {
 			continue
@@ -168,7 +172,7 @@ func (d *Devnet) roll(ctx context.Context, r *reach, services func(operator) []s
 		if err := d.docker.composeRun(ctx, append([]string{"up", "--detach", "--no-deps"}, services(m)...)...); err != nil {
 			return err
 		}
-		if err := r.awaitVoting(ctx, m.Number, true); err != nil {
+		if err := r.awaitVoting(ctx, m.Number, true, joining); err != nil {
 			return err
 		}
 	}

@@ -183,16 +183,16 @@ func (n *reach) behind(ctx context.Context, number int) (time.Duration, error) {
 // errWaiting has no text of its own worth showing.
 var errWaiting = errors.New("not yet")
 
-// awaitVoting waits until an operator takes part: all chains ready, nothing left to fetch,
-// and power in the set, if it is meant to have some.
-func (n *reach) awaitVoting(ctx context.Context, number int, member bool) error {
+// awaitVoting waits until an operator takes part: all chains ready but one that has yet to join
+// (0: none), nothing left to fetch, and power in the set, if it is meant to have some.
+func (n *reach) awaitVoting(ctx context.Context, number int, member bool, joining uint64) error {
 	return awaitMoving(ctx, stallTime, fmt.Sprintf("operator %d to take part", number), func(ctx context.Context) (uint64, bool, error) {
 		st, err := n.status(ctx, number)
 		if err != nil {
 			return 0, false, err
 		}
 		for _, c := range st.Chains {
-			if !c.Ready {
+			if !c.Ready && uint64(c.ChainID) != joining {
 				return uint64(c.Head.Number), false, fmt.Errorf("chain %d: %s", uint64(c.ChainID), c.Reason)
 			}
 		}
@@ -208,6 +208,31 @@ func (n *reach) awaitVoting(ctx context.Context, number int, member bool) error 
 			return 0, false, errors.New("it is not in the set")
 		}
 		return 0, true, nil
+	})
+}
+
+// near is how many heights an operator may be behind another one to have caught up.
+const near = 10
+
+// awaitCaughtUp waits until an operator has agreed on what another one has. That it no longer fetches does not say so:
+// CometBFT also ends that when it goes too slowly, and then is told the rest height by height.
+func (n *reach) awaitCaughtUp(ctx context.Context, number, other int) error {
+	return awaitMoving(ctx, stallTime, fmt.Sprintf("operator %d to be where operator %d is", number, other), func(ctx context.Context) (uint64, bool, error) {
+		var heights [2]uint64
+		for i, m := range []int{number, other} {
+			st, err := n.status(ctx, m)
+			if err != nil {
+				return 0, false, err
+			}
+			if st.Agreement == nil {
+				return 0, false, errWaiting
+			}
+			heights[i] = uint64(st.Agreement.Height)
+		}
+		if heights[0]+near < heights[1] {
+			return heights[0], false, fmt.Errorf("it is at height %d of %d", heights[0], heights[1])
+		}
+		return heights[0], true, nil
 	})
 }
 

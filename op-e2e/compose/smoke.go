@@ -322,7 +322,7 @@ func (s *smoke) outage(ctx context.Context, victim, witness int) error {
 		return err
 	}
 	if err := s.step(ctx, "votes again", func(ctx context.Context) error {
-		return s.r.awaitVoting(ctx, victim, true)
+		return s.r.awaitVoting(ctx, victim, true, 0)
 	}); err != nil {
 		return err
 	}
