@@ -18,6 +18,7 @@
 //	operators agree; a lying, stopped or cut-off one costs no slot TestOperators
 //	op-shared-sequencer shows, sends and drills                   TestOperators/command_line
 //	an operator joins, from genesis or from a snapshot            TestJoin
+//	an operator changes its keys, as docs/operations.md says      TestOperatorKeys
 //	agreed subblocks are told at once: pending, subscriptions,    TestConfirmations
 //	    the Subblocks stream
 //	executing messages through pools, chains of 1 s and of 2 s    TestInterop
