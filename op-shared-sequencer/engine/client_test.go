@@ -52,6 +52,8 @@ func TestCodes(t *testing.T) {
 		"CodeUnknownSealedBlock":     catalyst.CodeUnknownSealedBlock,
 		"CodeSealFailed":             catalyst.CodeSealFailed,
 		"CodeInsertFailed":           catalyst.CodeInsertFailed,
+		"CodeCondition":              catalyst.CodeCondition,
+		"CodeNoCut":                  catalyst.CodeNoCut,
 	}, engine.Codes)
 }
 
