@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
+	"github.com/ethereum/go-ethereum/common/hexutil"
 	"github.com/ethereum/go-ethereum/ethclient"
 	"github.com/ethereum/go-ethereum/log"
 	gethrpc "github.com/ethereum/go-ethereum/rpc"
@@ -68,20 +69,27 @@ type Report struct {
 	Seconds      int    `json:"seconds"`
 	Bundles      Spread `json:"bundles"`      // from sharedseq_sendBundle
 	Transactions Spread `json:"transactions"` // from eth_sendRawTransaction
-	Failed       int    `json:"failed"`       // bundles that were not executed
-	Late         int    `json:"late"`         // slots after the measurement, behind the clock
-	CPUs         int    `json:"cpus"`
-	Go           string `json:"go"`
+	// Apart is the time between two subblocks, and Behind when a slot's last one is agreed on,
+	// after its timestamp, as the first operator tells them.
+	Apart  Spread `json:"subblocksApart"`
+	Behind Spread `json:"slotsBehind"`
+	Failed int    `json:"failed"` // bundles that were not executed
+	Late   int    `json:"late"`   // slots after the measurement, behind the clock
+	CPUs   int    `json:"cpus"`
+	Go     string `json:"go"`
 }
 
 // Print writes the report for people.
 func (r *Report) Print(w io.Writer) error {
 	_, err := fmt.Fprintf(w, "%d operators, %d chains, %d subblocks in %d s, %d transfers a second on each chain, %d s\n"+
 		"bundles       %4d   p50 %6.1f ms   p99 %6.1f ms   max %6.1f ms   %d not executed\n"+
-		"transactions  %4d   p50 %6.1f ms   p99 %6.1f ms   max %6.1f ms\n",
+		"transactions  %4d   p50 %6.1f ms   p99 %6.1f ms   max %6.1f ms\n"+
+		"subblocks     %4d   p50 %6.1f ms   p99 %6.1f ms   max %6.1f ms   apart\n"+
+		"slots         %4d   p50 %6.1f ms   p99 %6.1f ms   max %6.1f ms   from their timestamp to their last subblock\n",
 		r.Operators, r.Chains, r.Subblocks, r.SlotSeconds, r.Load, r.Seconds,
 		r.Bundles.Samples, r.Bundles.P50, r.Bundles.P99, r.Bundles.Max, r.Failed,
-		r.Transactions.Samples, r.Transactions.P50, r.Transactions.P99, r.Transactions.Max)
+		r.Transactions.Samples, r.Transactions.P50, r.Transactions.P99, r.Transactions.Max,
+		r.Apart.Samples, r.Apart.P50, r.Apart.P99, r.Apart.Max, r.Behind.Samples, r.Behind.P50, r.Behind.P99, r.Behind.Max)
 	return err
 }
 
@@ -132,6 +140,10 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 		return nil, err
 	}
 	rep.Late = max(0, int(time.Now().Unix()-int64(head.Time)))
+	first := m.at[0]
+	first.mu.Lock()
+	rep.Apart, rep.Behind = spread(first.apart), spread(first.behind)
+	first.mu.Unlock()
 	if rep.Bundles.Samples == 0 || rep.Transactions.Samples == 0 {
 		return nil, fmt.Errorf("nothing was measured: %d bundles, %d transactions", rep.Bundles.Samples, rep.Transactions.Samples)
 	}
@@ -164,8 +176,10 @@ type place struct {
 	sub    *gethrpc.ClientSubscription
 	done   chan struct{}
 
-	mu   sync.Mutex
-	seen map[common.Hash]chan time.Time // what is waited for
+	mu            sync.Mutex
+	seen          map[common.Hash]chan time.Time // what is waited for
+	last          time.Time                      // subblock
+	apart, behind []time.Duration
 }
 
 // connect subscribes to what an operator tells.
@@ -199,12 +213,20 @@ func (p *place) listen(notes chan json.RawMessage) {
 		case raw := <-notes:
 			now := time.Now()
 			var n struct {
+				Slot   hexutil.Uint64
+				Last   bool
 				Chains []struct{ Transactions []common.Hash }
 			}
 			if json.Unmarshal(raw, &n) != nil {
 				continue
 			}
 			p.mu.Lock()
+			if !p.last.IsZero() {
+				p.apart = append(p.apart, now.Sub(p.last))
+			}
+			if p.last = now; n.Last {
+				p.behind = append(p.behind, now.Sub(time.Unix(int64(n.Slot), 0)))
+			}
 			for _, c := range n.Chains {
 				for _, tx := range c.Transactions {
 					if waiting := p.seen[tx]; waiting != nil {
@@ -251,6 +273,13 @@ func (m *measurement) run(ctx context.Context) error {
 		if i%2 == 0 {
 			once = m.bundle
 		}
+		// An operator may tell of what another one does not know yet: nonces are counted here.
+		nonces := map[uint64]uint64{}
+		for _, chain := range m.d.Chains() {
+			if nonces[chain], err = m.d.Nonce(ctx, chain, user.Address); err != nil {
+				return err
+			}
+		}
 		group.Go(func() error {
 			for n := i; time.Now().Before(ends); n++ {
 				// Anywhere in a slot, so that nothing is measured in step with it.
@@ -259,7 +288,7 @@ func (m *measurement) run(ctx context.Context) error {
 				case <-ctx.Done():
 					return ctx.Err()
 				}
-				if err := once(ctx, m.at[n/2%len(m.at)], user); err != nil {
+				if err := once(ctx, m.at[n/2%len(m.at)], user, nonces); err != nil {
 					return err
 				}
 			}
@@ -284,14 +313,10 @@ func await(ctx context.Context, from time.Time, seen chan time.Time) (time.Durat
 }
 
 // transaction sends a transfer to one chain, in turn.
-func (m *measurement) transaction(ctx context.Context, at *place, user devnet.Account) error {
+func (m *measurement) transaction(ctx context.Context, at *place, user devnet.Account, nonces map[uint64]uint64) error {
 	chains := m.d.Chains()
 	chain := chains[int(user.Address[19])%len(chains)]
-	nonce, err := at.eth[chain].PendingNonceAt(ctx, user.Address)
-	if err != nil {
-		return err
-	}
-	tx, err := user.Sign(devnet.Transfer(chain, nonce, common.Address{1}, common.Big1))
+	tx, err := user.Sign(devnet.Transfer(chain, nonces[chain], common.Address{1}, common.Big1))
 	if err != nil {
 		return err
 	}
@@ -306,6 +331,7 @@ func (m *measurement) transaction(ctx context.Context, at *place, user devnet.Ac
 	if !ok {
 		return fmt.Errorf("transaction %s of chain %d was not agreed on in %v", tx.Hash(), chain, oneTime)
 	}
+	nonces[chain]++
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.transactions = append(m.transactions, took)
@@ -313,15 +339,11 @@ func (m *measurement) transaction(ctx context.Context, at *place, user devnet.Ac
 }
 
 // bundle sends a transfer on each chain, as one.
-func (m *measurement) bundle(ctx context.Context, at *place, user devnet.Account) error {
+func (m *measurement) bundle(ctx context.Context, at *place, user devnet.Account, nonces map[uint64]uint64) error {
 	var args rpc.BundleArgs
 	var last common.Hash
 	for _, chain := range m.d.Chains() {
-		nonce, err := at.eth[chain].PendingNonceAt(ctx, user.Address)
-		if err != nil {
-			return err
-		}
-		tx, err := user.Sign(devnet.Transfer(chain, nonce, common.Address{1}, common.Big1))
+		tx, err := user.Sign(devnet.Transfer(chain, nonces[chain], common.Address{1}, common.Big1))
 		if err != nil {
 			return err
 		}
@@ -349,5 +371,8 @@ func (m *measurement) bundle(ctx context.Context, at *place, user devnet.Account
 		return nil
 	}
 	m.bundles = append(m.bundles, took)
+	for chain := range nonces {
+		nonces[chain]++
+	}
 	return nil
 }
