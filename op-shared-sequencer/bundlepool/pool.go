@@ -110,6 +110,8 @@ type Config struct {
 
 	Metrics Metrics // optional
 	Watcher Watcher // optional
+	// Arrived is told of each bundle that is taken in. It must not block. Optional.
+	Arrived func(bundle common.Hash)
 }
 
 // DefaultConfig is sized for chains with 1 s blocks: Retention outlasts L1 finality, so
@@ -422,6 +424,9 @@ func (p *Pool) add(b *sequence.Bundle) (common.Hash, error) {
 	e.Arrival = p.arrival
 	r.entry, r.attempts, r.putOff, r.timeouts, r.failure = e, 0, 0, 0, nil
 	p.move(r, Pending)
+	if p.cfg.Arrived != nil {
+		p.cfg.Arrived(e.Hash)
+	}
 	p.log.Debug("Bundle added", "bundle", e.Hash, "items", len(b.Items), "expiry", b.Expiry, "pending", len(p.waiting))
 	return e.Hash, nil
 }
