@@ -109,6 +109,7 @@ type FillOptions struct {
 	Interop bool
 	// Reject, like Skip, and the pool drops the transaction when it next looks at it.
 	Reject func(*types.Transaction) bool
+	Order  Order // nil: Priority
 }
 
 // AnyOf is a condition for FillOptions: the transactions with these hashes. nil if there
@@ -466,8 +467,8 @@ func (s *Session) release(id uint64) error {
 	return s.env.state.ReleaseTo(m.depth)
 }
 
-// Fill adds transactions from the pool in the stock builder's order: by price and
-// nonce, priority accounts first. Never taken are blob transactions, interop
+// Fill adds transactions from the pool in the order that o.Order says, by default the
+// stock builder's. Never taken are blob transactions, interop
 // transactions unless o.Interop says so, and what o.Skip and o.Reject name. A session
 // opened with NoTxPool takes nothing.
 //
@@ -599,12 +600,8 @@ func (s *Session) fill(ctx context.Context, signal *atomic.Int32, o FillOptions)
 			normal[from] = list[:n]
 		}
 	}
-	first := make(map[common.Address][]*txpool.LazyTransaction)
-	for _, from := range prio {
-		if list := normal[from]; len(list) > 0 {
-			first[from] = list
-			delete(normal, from)
-		}
+	if o.Order == nil {
+		o.Order = Priority
 	}
 	// What the budget leaves out is set aside while the pool's transactions run.
 	reserve := env.gasPool.Gas() - budget
@@ -615,7 +612,7 @@ func (s *Session) fill(ctx context.Context, signal *atomic.Int32, o FillOptions)
 		env.gasPool.ReturnGas(reserve, 0) // cannot overflow: it was just taken out
 		env.header.GasUsed = env.gasPool.Used()
 	}()
-	for _, pending := range []map[common.Address][]*txpool.LazyTransaction{first, normal} {
+	for _, pending := range o.Order.groups(normal, prio) {
 		if len(pending) == 0 {
 			continue
 		}

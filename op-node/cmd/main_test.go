@@ -22,6 +22,7 @@ import (
 	"github.com/ethereum-optimism/optimism/op-service/eth"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/config"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/keyfile"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/operators"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/relay"
@@ -118,7 +119,7 @@ func TestSharedSequencerFlags(t *testing.T) {
 		"--shared-sequencer.fill-lead=500ms", "--shared-sequencer.seal-lead=200ms",
 		"--shared-sequencer.bundles.max-items=1", "--shared-sequencer.bundles.max-bytes=2",
 		"--shared-sequencer.bundles.max-pending=3", "--shared-sequencer.bundles.max-per-sender=4",
-		"--shared-sequencer.subblocks-per-slot=5")...)
+		"--shared-sequencer.subblocks-per-slot=5", "--shared-sequencer.order=fcfs", "--shared-sequencer.arrivals=arrivals.jsonl")...)
 	require.NoError(t, err)
 	require.Equal(t, config.SharedSequencer{
 		Enabled: true, Chains: []sequence.ChainID{130}, DataDir: dir,
@@ -133,7 +134,7 @@ func TestSharedSequencerFlags(t *testing.T) {
 		ChainGrace: 2 * time.Second,
 		FillLead:   500 * time.Millisecond, SealLead: 200 * time.Millisecond,
 		Bundles:   config.Bundles{MaxItems: 1, MaxBytes: 2, MaxPending: 3, MaxPerSender: 4},
-		Subblocks: 5, Rotation: config.Solo, Agreement: config.DefaultSharedSequencer().Agreement,
+		Subblocks: 5, Order: engine.FCFS, Arrivals: "arrivals.jsonl", Rotation: config.Solo, Agreement: config.DefaultSharedSequencer().Agreement,
 	}, c.SharedSequencer)
 	require.False(t, c.Nodes[eth.ChainIDFromUInt64(10)].Driver.SequencerEnabled, "chain 10 is not in the set")
 	require.True(t, c.Nodes[eth.ChainIDFromUInt64(130)].Driver.SequencerEnabled)
@@ -269,6 +270,7 @@ func TestBadFlags(t *testing.T) {
 		"peer twice":        {agree("--shared-sequencer.consensus.peers=" + node + "@a:1," + node + "@b:1"), []string{"consensus.peers", "named twice"}, ""},
 		"timeout propose":   {agree("--shared-sequencer.consensus.timeout-propose=0s"), []string{"timeout-propose", "more than zero"}, ""},
 		"timeout vote":      {agree("--shared-sequencer.consensus.timeout-vote=-1s"), []string{"timeout-vote", "more than zero"}, ""},
+		"order":             {[]string{on, "--shared-sequencer.order=lifo"}, []string{"shared-sequencer.order", `"lifo"`, "priority or fcfs"}, ""},
 		"subblocks":         {[]string{on, "--shared-sequencer.subblocks-per-slot=0"}, []string{"subblocks-per-slot", "1 to 20"}, ""},
 		"sequencer off":     {[]string{on, "--vn.10.sequencer.enabled=false"}, []string{"chain 10", "vn.10.sequencer.enabled"}, ""},
 		"conductor":         {[]string{on, "--vn.10.conductor.enabled"}, []string{"chain 10", "vn.10.conductor.enabled"}, ""},

@@ -19,6 +19,7 @@ import (
 	snflags "github.com/ethereum-optimism/optimism/op-supernode/flags"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/flags"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/keyfile"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/operators"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/relay"
@@ -101,6 +102,8 @@ func (s *SharedSequencer) read(ctx *cli.Context, host *snconfig.CLIConfig) (errs
 		FillLead:   ctx.Duration(flags.FillLead.Name),
 		SealLead:   ctx.Duration(flags.SealLead.Name),
 		Subblocks:  ctx.Int(flags.Subblocks.Name),
+		Order:      engine.Order(ctx.String(flags.Order.Name)),
+		Arrivals:   ctx.Path(flags.Arrivals.Name),
 		Rotation:   Rotation(ctx.String(flags.Rotation.Name)),
 		Agreement: Agreement{
 			Listen:         ctx.String(flags.ConsensusListen.Name),

@@ -22,6 +22,7 @@ import (
 	snconfig "github.com/ethereum-optimism/optimism/op-supernode/config"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/flags"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/keyfile"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/operators"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/relay"
@@ -89,7 +90,11 @@ type SharedSequencer struct {
 	FillLead, SealLead time.Duration
 	// Subblocks is in how many parts a slot is agreed on.
 	Subblocks int
-	Bundles   Bundles
+	// Order is in which order plain transactions are taken from the pools.
+	Order engine.Order
+	// Arrivals is the file with when bundles arrived; none if empty.
+	Arrivals string
+	Bundles  Bundles
 	// Rotation is how leaders are found.
 	Rotation Rotation
 	// Agreement is with whom subblocks are agreed on. For the rotation CometBFT.
@@ -174,6 +179,7 @@ func DefaultSharedSequencer() SharedSequencer {
 		FillLead:   flags.FillLead.Value,
 		SealLead:   flags.SealLead.Value,
 		Subblocks:  flags.Subblocks.Value,
+		Order:      engine.Order(flags.Order.Value),
 		Rotation:   Rotation(flags.Rotation.Value),
 		Agreement: Agreement{
 			Listen: flags.ConsensusListen.Value, TimeoutPropose: flags.TimeoutPropose.Value, TimeoutVote: flags.TimeoutVote.Value,
@@ -279,6 +285,9 @@ func (s *SharedSequencer) checkTimes() error {
 	}
 	if s.Subblocks < 1 || s.Subblocks > maxSubblocks {
 		return fmt.Errorf("%s: %d: expected 1 to %d", flags.Subblocks.Name, s.Subblocks, maxSubblocks)
+	}
+	if err := s.Order.Check(); err != nil {
+		return fmt.Errorf("%s: %w", flags.Order.Name, err)
 	}
 	if err := s.Tracing.Check(); err != nil {
 		return fmt.Errorf("%s, %s: %w", flags.TracingEndpoint.Name, flags.TracingSampleRatio.Name, err)

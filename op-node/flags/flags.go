@@ -199,6 +199,19 @@ var (
 		Value:    sequencer.DefaultConfig().SealLead,
 		Category: Category,
 	}
+	Order = &cli.StringFlag{
+		Name:     "shared-sequencer.order",
+		Usage:    "In which order this operator takes plain transactions from a chain's pool when it leads: priority (highest effective tip first, as upstream) or fcfs (first come, first served: by arrival at its op-geth, equal times by hash). Bundles and relays have their place in the slot under either.",
+		EnvVars:  env("ORDER"),
+		Value:    string(sequencer.DefaultConfig().Order),
+		Category: Category,
+	}
+	Arrivals = &cli.PathFlag{
+		Name:     "shared-sequencer.arrivals",
+		Usage:    "File in which this operator keeps when it was sent which bundle, for op-shared-sequencer audit. It and the one before, which has .1 behind its name, take up to 64 MiB each. Without one nothing is kept.",
+		EnvVars:  env("ARRIVALS"),
+		Category: Category,
+	}
 	Rotation = &cli.StringFlag{
 		Name:     "shared-sequencer.rotation",
 		Usage:    "How leaders are found: solo (this operator alone) or cometbft (a set of operators that agree on every subblock).",
@@ -314,7 +327,7 @@ var (
 var SharedSequencer = []cli.Flag{
 	Enabled, Chains, DataDir, RPCAddr, RPCPort, RPCRate, AdminAddr, AdminPort, AdminJWT, StatusAddr, StatusPort, SubblocksAddr, SubblocksPort, Engines, EngineJWTs, RelayerKey, RelayerKeyFile,
 	RelayPolicy, RelayAllow, RelayGas, RelaySlotGas, RelaySenderGas,
-	ChainGrace, FillLead, SealLead, Subblocks,
+	ChainGrace, FillLead, SealLead, Subblocks, Order, Arrivals,
 	Rotation, Operators, OperatorKey, OperatorKeyFile, OperatorPasswordFile, ConsensusListen, ConsensusPeers, TimeoutPropose, TimeoutVote,
 	BundleMaxItems, BundleMaxBytes, BundleMaxPending, BundleMaxPerSender,
 	TracingEndpoint, TracingSampleRatio,

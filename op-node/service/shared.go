@@ -23,6 +23,8 @@ import (
 	oprpc "github.com/ethereum-optimism/optimism/op-service/rpc"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/config"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/flags"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/arrivals"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/builder"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine"
@@ -142,6 +144,11 @@ func (sh *shared) open(ctx context.Context, cfg *config.Config, opts *Options, f
 	sh.feed = stream.New(stream.DefaultConfig(), sh.metrics, sh.log)
 	sh.closers = append(sh.closers, func() error { sh.feed.Close(); return nil }) // if Stop is not called
 	limits.Metrics, limits.Watcher = sh.metrics, sh.feed
+	if c.Arrivals != "" {
+		if limits.Arrived, err = sh.recordArrivals(c.Arrivals); err != nil {
+			return err
+		}
+	}
 	sh.pool = bundlepool.New(limits, sh.log)
 	sh.feed.Watch(sh.pool)
 	sh.poolFile = filepath.Join(c.DataDir, "bundles")
@@ -164,6 +171,7 @@ func (sh *shared) open(ctx context.Context, cfg *config.Config, opts *Options, f
 	sh.closers = append(sh.closers, func() error { return sh.tracer.Close(context.Background()) }) // if Stop is not called
 	times := sequencer.DefaultConfig()
 	times.FillLead, times.SealLead, times.Grace, times.Subblocks = c.FillLead, c.SealLead, c.ChainGrace, c.Subblocks
+	times.Order = c.Order
 	sh.every = time.Duration(slot) * time.Second / time.Duration(c.Subblocks)
 	sh.rpcConfig = rpc.DefaultConfig()
 	sh.rpcConfig.SlotSeconds = slot
@@ -196,6 +204,24 @@ func (sh *shared) open(ctx context.Context, cfg *config.Config, opts *Options, f
 
 // rpcBurst is for how many seconds an address may ask in advance.
 const rpcBurst = 4
+
+// arrivalsBytes is the size of a file of arrivals: about half a million bundles.
+const arrivalsBytes = 64 << 20
+
+// recordArrivals gives what notes the arrival of bundles in a file. One that cannot be written
+// does not keep bundles out.
+func (sh *shared) recordArrivals(path string) (func(common.Hash), error) {
+	file, err := arrivals.Record(path, arrivalsBytes)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", flags.Arrivals.Name, err)
+	}
+	sh.closers = append(sh.closers, file.Close)
+	return func(bundle common.Hash) {
+		if err := file.Note(arrivals.Arrival{Time: clock.SystemClock.Now().UTC(), Hash: bundle}); err != nil {
+			sh.log.Warn("The arrival of a bundle is not kept", "bundle", bundle, "err", err)
+		}
+	}, nil
+}
 
 // engineWait is how long the start waits for engines that do not answer. The chains of
 // those that come later are left out until then.

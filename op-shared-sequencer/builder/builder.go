@@ -82,6 +82,7 @@ type Builder struct {
 	standing Standing
 	relay    Relayer
 	policy   relay.Policy
+	fills    engine.Order
 	failsafe func() bool
 	clock    clock.Clock
 	metrics  Metrics
@@ -118,10 +119,11 @@ const (
 )
 
 // New makes a builder. relayer signs relays, of what policy says; without it there are none.
+// Fills take from the pools in the order that fills says.
 // While failsafe says so, nothing is included that executes messages. Builds are made one
 // at a time.
-func New(bundles Bundles, standing Standing, relayer Relayer, policy relay.Policy, failsafe func() bool, clk clock.Clock, m Metrics, l log.Logger) *Builder {
-	return &Builder{bundles: bundles, standing: standing, relay: relayer, policy: policy, failsafe: failsafe, clock: clk, metrics: m, log: l}
+func New(bundles Bundles, standing Standing, relayer Relayer, policy relay.Policy, fills engine.Order, failsafe func() bool, clk clock.Clock, m Metrics, l log.Logger) *Builder {
+	return &Builder{bundles: bundles, standing: standing, relay: relayer, policy: policy, fills: fills, failsafe: failsafe, clock: clk, metrics: m, log: l}
 }
 
 // Times are when the parts of a slot's construction happen.
@@ -348,7 +350,7 @@ func (r *run) fill(ctx context.Context) error {
 	budget := max(r.times.Cut.Sub(start)*2/3, r.times.MinFill)
 	filled := make([]*filled, len(r.list))
 	if err := r.each(func(i int, b *Block) (err error) {
-		filled[i], err = r.fillBlock(ctx, b, engine.FillOptions{MaxTime: budget, Skip: r.bundles.Reserved(b.Chain), Interop: !r.failsafe()})
+		filled[i], err = r.fillBlock(ctx, b, engine.FillOptions{MaxTime: budget, Skip: r.bundles.Reserved(b.Chain), Interop: !r.failsafe(), Order: r.fills})
 		r.order.Fills[i] = Filled{b.Chain, start, r.clock.Now()}
 		return err
 	}); err != nil {

@@ -363,7 +363,7 @@ func TestStandingCannotBeRead(t *testing.T) {
 	unknown := func(context.Context, common.Hash) ([]builder.Kept, error) { return nil, errors.New("engine is away") }
 	bundles := new(list).add(bundle(item(chainA, log1(0, chainA, 0))))
 	clk := newLeaping()
-	order, err := builder.New(bundles, unknown, w.relayer, w.policy, w.failsafe.Load, clk, &w.counted, log.NewLogger(log.DiscardHandler())).Build(bg, slot, w.blocks, w.check, slotTimes(clk.now))
+	order, err := builder.New(bundles, unknown, w.relayer, w.policy, engine.Priority, w.failsafe.Load, clk, &w.counted, log.NewLogger(log.DiscardHandler())).Build(bg, slot, w.blocks, w.check, slotTimes(clk.now))
 	require.NoError(t, err)
 	require.Empty(t, order.Bundles)
 	require.Empty(t, order.Steps)
@@ -486,7 +486,7 @@ func TestCheckerFails(t *testing.T) {
 			w := newWorld(t, chainA)
 			clk := newLeaping()
 			nothing := func(context.Context, common.Hash) ([]builder.Kept, error) { return nil, nil }
-			_, err := builder.New(bundles, nothing, w.relayer, w.policy, w.failsafe.Load, clk, &w.counted, log.NewLogger(log.DiscardHandler())).
+			_, err := builder.New(bundles, nothing, w.relayer, w.policy, engine.Priority, w.failsafe.Load, clk, &w.counted, log.NewLogger(log.DiscardHandler())).
 				Build(bg, slot, w.blocks, broken{w.check}, slotTimes(clk.now))
 			require.ErrorIs(t, err, executor.ErrMisuse)
 			require.ErrorContains(t, err, "chain 901")

@@ -13,6 +13,7 @@ package engine_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"math/big"
 	"net"
 	"net/url"
@@ -458,6 +459,37 @@ func TestFill(t *testing.T) {
 		p := r.seal(s)
 		require.GreaterOrEqual(t, len(p.ExecutionPayload.Transactions), 3)
 		require.Zero(t, r.accountOnHead(to(3)))
+	})
+}
+
+func TestFillOrder(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, r *rig) {
+		began := time.Unix(1_700_000_000, 0)
+		recipient := to(1)
+		var arrived, byTip []common.Hash
+		for i, tip := range []int64{1, 3, 2} { // in the order they arrive
+			tx := r.chain.Tx(i, &types.DynamicFeeTx{To: &recipient, Gas: params.TxGas, GasFeeCap: big.NewInt(params.GWei), GasTipCap: big.NewInt(tip)})
+			tx.SetTime(began.Add(time.Duration(i)))
+			require.NoError(t, errors.Join(r.node.Backend().TxPool().Add([]*types.Transaction{tx}, true)...))
+			arrived = append(arrived, tx.Hash())
+		}
+		byTip = []common.Hash{arrived[1], arrived[2], arrived[0]}
+		for order, want := range map[engine.Order][]common.Hash{"": byTip, engine.Priority: byTip, engine.FCFS: arrived} {
+			s := r.open()
+			res, err := s.Fill(ctxFor(t), engine.FillOptions{Order: order})
+			require.NoError(t, err)
+			var got []common.Hash
+			for i := range res {
+				got = append(got, res[i].Hash)
+			}
+			require.Equal(t, want, got, "order %q", order)
+			require.NoError(t, s.Discard(ctxFor(t)))
+		}
+		s := r.open()
+		_, err := s.Fill(ctxFor(t), engine.FillOptions{Order: "lifo"})
+		require.ErrorContains(t, err, `unknown order "lifo"`)
+		require.True(t, r.execute(s, false, r.chain.Transfer(5, 0, to(1)))[0].Succeeded(), "the session goes on")
 	})
 }
 

@@ -6,6 +6,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/big"
 	"time"
 
@@ -114,9 +115,9 @@ type Session interface {
 	// that cannot be included. The error is only about the call.
 	Execute(ctx context.Context, txs [][]byte, atomic bool) ([]TxResult, error)
 
-	// Fill adds transactions of the engine's own pool, by price, never an interop
-	// transaction (one that declares executing messages). A session whose attributes
-	// say NoTxPool takes nothing. Errors: ErrPoolBehind.
+	// Fill adds transactions of the engine's own pool, in the order that opts.Order says;
+	// unless opts.Interop says so, no interop transaction (one that declares executing
+	// messages). A session whose attributes say NoTxPool takes nothing. Errors: ErrPoolBehind.
 	Fill(ctx context.Context, opts FillOptions) ([]TxResult, error)
 
 	// Savepoint marks the position; Rollback undoes everything behind the mark and
@@ -174,6 +175,28 @@ type FillOptions struct {
 	// these, and rolls back what is not valid.
 	Interop bool
 	Reject  []common.Hash // as Skip, and the pool drops them when it next looks at them
+	Order   Order         // empty: Priority
+}
+
+// Order is a rule for what a fill takes from the pool first. Under any rule one sender's
+// transactions come in the order of their nonces.
+type Order string
+
+const (
+	// Priority: the highest effective tip first, as upstream's builder. An engine's priority
+	// accounts come before all others.
+	Priority Order = "priority"
+	// FCFS: the transaction first that the engine's pool has taken in first, equal times by hash.
+	// Tips do not count, and priority accounts have no privilege.
+	FCFS Order = "fcfs"
+)
+
+// Check says whether there is such an order.
+func (o Order) Check() error {
+	if o != Priority && o != FCFS {
+		return fmt.Errorf("%q: expected %s or %s", string(o), Priority, FCFS)
+	}
+	return nil
 }
 
 // TxResult is the outcome of one transaction.

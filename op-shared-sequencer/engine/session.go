@@ -62,6 +62,7 @@ type (
 		Skip    []common.Hash  `json:"skip"`
 		Interop bool           `json:"interop"`
 		Reject  []common.Hash  `json:"reject"`
+		Order   Order          `json:"order"`
 	}
 
 	wireCommitment struct {
@@ -147,7 +148,7 @@ func (s *clientSession) Header() Header     { return s.header }
 // goesOn: the engine has refused the call and the block is as it was.
 func goesOn(err error) bool {
 	switch errorCode(err) {
-	case codeBadTransaction, codeTooManyTransactions, codePoolBehind, codeUnknownSavepoint:
+	case codeBadTransaction, codeTooManyTransactions, codePoolBehind, codeUnknownSavepoint, codeUnknownOrder:
 		return true
 	}
 	return false
@@ -286,7 +287,7 @@ func (s *clientSession) chunkLen(txs [][]byte) int {
 
 func (s *clientSession) Fill(ctx context.Context, opts FillOptions) ([]TxResult, error) {
 	const method = "engine_sessionFill"
-	args := wireFill{MaxGas: hexutil.Uint64(opts.MaxGas), Skip: opts.Skip, Interop: opts.Interop, Reject: opts.Reject}
+	args := wireFill{MaxGas: hexutil.Uint64(opts.MaxGas), Skip: opts.Skip, Interop: opts.Interop, Reject: opts.Reject, Order: opts.Order}
 	if opts.MaxTime > 0 { // rounded up: 0 means no bound
 		args.MaxMs = hexutil.Uint64((opts.MaxTime + time.Millisecond - 1) / time.Millisecond)
 	}

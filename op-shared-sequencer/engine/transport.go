@@ -34,6 +34,7 @@ const (
 	codeInsertFailed           = -39013
 	codeCondition              = -39014
 	codeNoCut                  = -39015
+	codeUnknownOrder           = -39016
 )
 
 // Codes of JSON-RPC, of go-ethereum's server and of the Engine API.

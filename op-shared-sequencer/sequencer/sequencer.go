@@ -25,6 +25,7 @@ import (
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/builder"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/executor"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/ledger"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/relay"
@@ -42,6 +43,8 @@ type Config struct {
 	FillLead, SealLead time.Duration
 	// MinFill is how long a fill may take at least, also when the slot is late.
 	MinFill time.Duration
+	// Order is in which order this operator's fills take from the pools. Empty: engine.Priority.
+	Order engine.Order
 	// Subblocks is how many subblocks a slot has while the set keeps time. Operators
 	// that agree with each other need the same.
 	Subblocks int
@@ -64,7 +67,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		FillLead: 300 * time.Millisecond, SealLead: 100 * time.Millisecond, MinFill: 50 * time.Millisecond,
-		Subblocks: 1, Patience: 150 * time.Millisecond, MaxSkew: 500 * time.Millisecond,
+		Order: engine.Priority, Subblocks: 1, Patience: 150 * time.Millisecond, MaxSkew: 500 * time.Millisecond,
 		Grace: 5 * time.Second, Retention: 120_000, // op-geth writes its state after 90,128 blocks at the latest
 	}
 }
@@ -85,6 +88,8 @@ func (c *Config) Check() error {
 		return fmt.Errorf("%d subblocks per slot: there must be 1 to %d", c.Subblocks, maxSubblocks)
 	case c.Patience < 0 || c.MaxSkew < 0:
 		return fmt.Errorf("patience %v and clock skew %v must not be negative", c.Patience, c.MaxSkew)
+	case c.Order != "" && c.Order.Check() != nil:
+		return fmt.Errorf("order of fills %w", c.Order.Check())
 	}
 	return nil
 }
@@ -259,7 +264,7 @@ func New(cfg Config, d Deps) (*Sequencer, error) {
 	standing := func(ctx context.Context, hash common.Hash) ([]builder.Kept, error) {
 		return s.building.standing(ctx, hash)
 	}
-	s.builder = builder.New(d.Bundles, standing, d.Relayer, d.Relays, func() bool { return d.Executor.Failsafe() }, d.Clock, s.metrics, d.Log)
+	s.builder = builder.New(d.Bundles, standing, d.Relayer, d.Relays, cmp.Or(cfg.Order, engine.Priority), func() bool { return d.Executor.Failsafe() }, d.Clock, s.metrics, d.Log)
 	for id, c := range d.Chains {
 		if want := c.Engine.Chain(); want != id {
 			return nil, fmt.Errorf("chain %s is given the engine of chain %s", id, want)

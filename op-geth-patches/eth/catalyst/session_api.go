@@ -75,6 +75,7 @@ const (
 	CodeInsertFailed           = -39013
 	CodeCondition              = -39014 // it does not hold
 	CodeNoCut                  = -39015 // there was no sessionCommitment at that length
+	CodeUnknownOrder           = -39016 // sessionFill: there is no such order
 )
 
 // SessionError is an error of a session method: an rpc.Error with a code from above.
@@ -172,6 +173,7 @@ type SessionFillArgs struct {
 	// Interop also takes interop transactions: the caller checks what they execute.
 	Interop bool          `json:"interop"`
 	Reject  []common.Hash `json:"reject"` // as skip, and the pool drops them
+	Order   string        `json:"order"`  // priority or fcfs; empty: priority
 }
 
 // SessionCommitment answers sessionCommitment.
@@ -462,6 +464,9 @@ func (api *SessionAPI) SessionFill(ctx context.Context, id SessionID, args Sessi
 		MaxTime: time.Duration(min(uint64(args.MaxMs), uint64(api.cfg.MaxAge/time.Millisecond))) * time.Millisecond,
 	}
 	opts.Interop, opts.Skip, opts.Reject = args.Interop, miner.AnyOf(args.Skip), miner.AnyOf(args.Reject)
+	if opts.Order, err = miner.ParseOrder(args.Order); err != nil {
+		return nil, &SessionError{CodeUnknownOrder, err}
+	}
 	results, err := s.Fill(ctx, opts)
 	if err != nil {
 		return nil, coded(err)

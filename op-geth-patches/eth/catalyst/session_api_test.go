@@ -148,7 +148,7 @@ func TestSessionRPC(t *testing.T) {
 
 	res = nil
 	skip := opTransfer(11, 0, opRecipient(11)).Hash()
-	c.call(&res, "engine_sessionFill", o.ID, SessionFillArgs{MaxMs: 1000, Skip: []common.Hash{skip}})
+	c.call(&res, "engine_sessionFill", o.ID, SessionFillArgs{MaxMs: 1000, Skip: []common.Hash{skip}, Order: "fcfs"})
 	require.Len(t, res, 1)
 	require.EqualValues(t, opRaw(t, opTransfer(10, 0, opRecipient(10))), res[0].Raw)
 
@@ -252,6 +252,7 @@ func TestSessionRPCPoolBehind(t *testing.T) {
 	var o SessionOpened
 	c.call(&o, "engine_sessionOpen", parent.Hash(), n.attrs(parent))
 	c.fails(CodePoolBehind, parent.Hash().String(), "engine_sessionFill", o.ID, SessionFillArgs{MaxMs: 1})
+	c.fails(CodeUnknownOrder, `"lifo"`, "engine_sessionFill", o.ID, SessionFillArgs{Order: "lifo"})
 	c.call(&env, "engine_sessionSeal", o.ID)
 }
 

@@ -327,6 +327,54 @@ func TestSessionFill(t *testing.T) {
 		sealed := seal(t, s)
 		require.Equal(t, opJSON(t, n.build(attrs)), opJSON(t, sealed.Envelope))
 	})
+	t.Run("first come, first served", func(t *testing.T) {
+		t.Parallel()
+		n := startOpNode(t, opNodeOptions{})
+		n.eth.Miner().SetPrioAddresses([]common.Address{opAccounts()[7].addr})
+		rng := rand.New(rand.NewSource(1))
+		began := time.Unix(1_700_000_000, 0)
+		left := map[int][]*types.Transaction{}
+		for from := range 40 {
+			for nonce := range uint64(1 + rng.Intn(3)) {
+				to := opRecipient(from)
+				tx := opTx(from, types.DynamicFeeTx{Nonce: nonce, To: &to, Gas: 21_000, GasTipCap: big.NewInt(int64(100 + rng.Intn(1000)))})
+				tx.SetTime(began.Add(time.Duration(rng.Intn(30)))) // many at the same time
+				n.addTxs(tx)
+				left[from] = append(left[from], tx)
+			}
+		}
+		var want []common.Hash
+		for len(left) > 0 {
+			first := -1
+			for from, list := range left {
+				if first < 0 {
+					first = from
+				}
+				a, b := list[0], left[first][0]
+				if c := a.Time().Compare(b.Time()); c < 0 || c == 0 && a.Hash().Cmp(b.Hash()) < 0 {
+					first = from
+				}
+			}
+			want = append(want, left[first][0].Hash())
+			if left[first] = left[first][1:]; len(left[first]) == 0 {
+				delete(left, first)
+			}
+		}
+		var got []common.Hash
+		for _, tx := range fill(t, openHead(t, n), miner.FillOptions{Order: miner.FCFS}) {
+			got = append(got, tx.Hash())
+		}
+		require.Equal(t, want, got)
+		// The pool's own are as they were: the next fill may be by price.
+		attrs := n.attrs(n.head())
+		s, _ := openSessionOn(t, n, n.head(), attrs)
+		byPrice := fill(t, s, miner.FillOptions{})
+		require.Len(t, byPrice, len(want))
+		from, err := types.Sender(opSigner, byPrice[0])
+		require.NoError(t, err)
+		require.Equal(t, opAccounts()[7].addr, from, "priority account first")
+		require.Equal(t, opJSON(t, n.build(attrs)), opJSON(t, seal(t, s).Envelope))
+	})
 	t.Run("interop transactions stay out", func(t *testing.T) {
 		t.Parallel()
 		n := start(t, opNodeOptions{})

@@ -126,8 +126,12 @@ func (s *session) Fill(ctx context.Context, opts engine.FillOptions) ([]engine.T
 		return nil, err
 	}
 	defer leave()
+	order, err := miner.ParseOrder(string(opts.Order))
+	if err != nil {
+		return nil, s.wrap(what, err)
+	}
 	results, err := s.s.Fill(ctx, miner.FillOptions{
-		MaxGas: opts.MaxGas, MaxTime: opts.MaxTime, Interop: opts.Interop, Skip: miner.AnyOf(opts.Skip), Reject: miner.AnyOf(opts.Reject),
+		Order: order, MaxGas: opts.MaxGas, MaxTime: opts.MaxTime, Interop: opts.Interop, Skip: miner.AnyOf(opts.Skip), Reject: miner.AnyOf(opts.Reject),
 	})
 	if errors.Is(err, miner.ErrPoolBehind) {
 		return nil, s.wrap(what, err)
