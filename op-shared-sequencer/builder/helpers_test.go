@@ -175,11 +175,15 @@ func slotTimes(now time.Time) builder.Times {
 
 func (w *world) builder(bundles builder.Bundles, clk clock.Clock) *builder.Builder {
 	nothing := func(context.Context, common.Hash) ([]builder.Kept, error) { return nil, nil }
-	return builder.New(bundles, nothing, w.relayer, w.policy, w.failsafe.Load, clk, &w.counted, log.NewLogger(log.DiscardHandler()))
+	return builder.New(bundles, nothing, w.relayer, w.policy, engine.Priority, w.failsafe.Load, clk, &w.counted, log.NewLogger(log.DiscardHandler()))
 }
 
 func (w *world) buildBy(ctx context.Context, bundles builder.Bundles, clk clock.Clock, times builder.Times) (err error) {
 	w.order, err = w.builder(bundles, clk).Build(ctx, slot, w.blocks, w.check, times)
+	if err == nil { // whatever is built, everything is in its place
+		_, perr := (&sequence.Subblock{Steps: w.order.Steps}).Places()
+		require.NoError(w.t, perr)
+	}
 	return err
 }
 

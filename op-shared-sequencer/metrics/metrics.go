@@ -148,7 +148,7 @@ func New(chains []sequence.ChainID) *Metrics {
 		m.subscriptionsEnded.WithLabelValues(reason)
 	}
 	m.state = newState(f)
-	for _, reason := range []string{"message", "not_ready", "history", "out_of_place", "too_early", "omission", "attributes", "bundle", "result", "transaction", "other"} {
+	for _, reason := range []string{"message", "not_ready", "history", "out_of_place", "too_early", "omission", "attributes", "bundle", "place", "result", "transaction", "other"} {
 		m.subblocksRefused.WithLabelValues(reason)
 	}
 	for _, o := range []string{"executed", "failed", "put_off"} {

@@ -329,6 +329,16 @@ func TestRefused(t *testing.T) {
 				}
 			}
 		}, ErrBundle},
+		"fills swapped": {func(sub *sequence.Subblock) {
+			var fills []int
+			for i := range sub.Steps {
+				if sub.Steps[i].Bundle == (common.Hash{}) {
+					fills = append(fills, i)
+				}
+			}
+			a, b := fills[0], fills[1]
+			sub.Steps[a], sub.Steps[b] = sub.Steps[b], sub.Steps[a]
+		}, ErrPlace},
 		"transaction dropped": {steps(func(sub *sequence.Subblock, i int) { sub.Steps = slices.Delete(sub.Steps, i, i+1) }), ErrResult},
 		"transaction doubled": {steps(func(sub *sequence.Subblock, i int) { sub.Steps = append(sub.Steps, sub.Steps[i]) }), errRefused},
 		"garbage":             {steps(func(sub *sequence.Subblock, i int) { sub.Steps[i].Transactions = [][]byte{{1, 2, 3}} }), errRefused},

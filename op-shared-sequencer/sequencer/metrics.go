@@ -93,7 +93,7 @@ func RefusalReason(err error) string {
 	}
 	return named(err, []word{
 		{ErrNotReady, "not_ready"}, {executor.RuleHistory, "history"}, {ErrOutOfPlace, "out_of_place"}, {ErrTooEarly, "too_early"},
-		{ErrOmission, "omission"}, {ErrAttributes, "attributes"}, {ErrBundle, "bundle"}, {ErrResult, "result"}, {errRefused, "transaction"},
+		{ErrOmission, "omission"}, {ErrAttributes, "attributes"}, {ErrBundle, "bundle"}, {ErrPlace, "place"}, {ErrResult, "result"}, {errRefused, "transaction"},
 		{context.Canceled, "stopping"},
 	})
 }

@@ -35,6 +35,8 @@ var (
 	ErrNotReady = errors.New("this operator cannot run it")
 	// ErrBundle: the steps of a bundle are not the whole bundle, or one of them failed.
 	ErrBundle = errors.New("bundle is not whole")
+	// ErrPlace: a step stands where the rule for the place of cross-chain work has none for it.
+	ErrPlace = errors.New("step is out of its place")
 	// ErrResult: execution came to another result than the subblock states.
 	ErrResult = errors.New("wrong result")
 	// errRefused: a transaction cannot be included where the subblock has it.
@@ -107,6 +109,12 @@ func (s *Sequencer) verify(ctx context.Context, sub *sequence.Subblock, hash com
 		}
 		defer sl.release()
 		a, err = s.verifyNext(c, sl, sub)
+	}
+	if err == nil { // last: what is also wrong otherwise is told as that
+		if _, err = sub.Places(); err != nil {
+			a.undo()
+			err = fmt.Errorf("%w: %w", ErrPlace, err)
+		}
 	}
 	if err != nil && c.ctx.Err() != nil && ctx.Err() == nil {
 		return nil, fmt.Errorf("%w: %w", ErrNotReady, errAborted)

@@ -36,7 +36,7 @@ var refusals = []struct {
 	reason error
 }{
 	{"out of place", sequencer.ErrOutOfPlace}, {"too early", sequencer.ErrTooEarly}, {"omission", sequencer.ErrOmission},
-	{"attributes", sequencer.ErrAttributes}, {"not ready", sequencer.ErrNotReady}, {"bundle", sequencer.ErrBundle}, {"result", sequencer.ErrResult},
+	{"attributes", sequencer.ErrAttributes}, {"not ready", sequencer.ErrNotReady}, {"bundle", sequencer.ErrBundle}, {"place", sequencer.ErrPlace}, {"result", sequencer.ErrResult},
 }
 
 // reject counts a refusal.
