@@ -63,6 +63,19 @@ func (d osDir) sync() error {
 	return err
 }
 
+// readOnlyDir is a directory that nothing is changed in.
+type readOnlyDir struct{ osDir }
+
+func (d readOnlyDir) create(string) (file, error) { return nil, ErrReadOnly }
+
+func (d readOnlyDir) open(name string) (file, error) { return osOpen(d.path(name), os.O_RDONLY) }
+
+func (d readOnlyDir) rename(string, string) error { return ErrReadOnly }
+
+func (d readOnlyDir) remove(string) error { return ErrReadOnly }
+
+func (d readOnlyDir) sync() error { return ErrReadOnly }
+
 type osFile struct{ *os.File }
 
 func osOpen(path string, flag int) (file, error) {

@@ -47,6 +47,8 @@ var (
 	ErrNotFound = errors.New("not in the ledger")
 	// ErrClosed: the ledger was closed.
 	ErrClosed = errors.New("the ledger is closed")
+	// ErrReadOnly: the ledger was opened for reading.
+	ErrReadOnly = errors.New("the ledger is open for reading only")
 )
 
 // Ledger is an open log. Its methods may be called concurrently. It has no goroutines.
@@ -67,6 +69,7 @@ type Ledger struct {
 	metrics  Metrics
 	now      func() time.Time
 	closed   bool
+	readOnly bool
 }
 
 // Option changes how a log is kept.
@@ -92,7 +95,7 @@ func withDirectory(wrap func(directory) directory) Option {
 // crash tore off is dropped with a warning: its Append never returned.
 // Errors: ErrInUse, ErrCorrupt.
 func Open(dir string, logger log.Logger, opts ...Option) (*Ledger, error) {
-	l := &Ledger{log: logger, dir: osDir(dir), rand: rand.Reader, segmentSize: 64 << 20, maxRecord: 128 << 20, state: newState(), metrics: NoMetrics{}, now: noTime}
+	l := newLedger(dir, logger)
 	for _, opt := range opts {
 		opt(l)
 	}
@@ -108,6 +111,38 @@ func Open(dir string, logger log.Logger, opts ...Option) (*Ledger, error) {
 	slot, _, _ := l.Last()
 	l.log.Info("Opened ledger", "dir", dir, "segments", len(l.segments), "records", len(l.state.entries), "slot", slot)
 	return l, nil
+}
+
+func newLedger(dir string, logger log.Logger) *Ledger {
+	return &Ledger{log: logger, dir: osDir(dir), rand: rand.Reader, segmentSize: 64 << 20, maxRecord: 128 << 20, state: newState(), metrics: NoMetrics{}, now: noTime}
+}
+
+// openAttempts is how often a log that is pruned meanwhile is tried to be read.
+const openAttempts = 5
+
+// OpenReadOnly opens the log in a directory for reading, as it is at this moment. The process
+// whose log it is may go on writing: nothing is locked, and nothing is changed. A record
+// that is being written is left out. Errors: ErrNotFound, ErrCorrupt.
+func OpenReadOnly(dir string, logger log.Logger, opts ...Option) (*Ledger, error) {
+	for attempt := 1; ; attempt++ {
+		l := newLedger(dir, logger)
+		l.dir, l.readOnly, l.unlock = readOnlyDir{osDir(dir)}, true, func() error { return nil }
+		for _, opt := range opts {
+			opt(l)
+		}
+		err := l.load()
+		if err == nil && len(l.segments) == 0 {
+			err = fmt.Errorf("%w: there is no log", ErrNotFound)
+		}
+		if err == nil {
+			l.tell()
+			return l, nil
+		}
+		err = errors.Join(fmt.Errorf("ledger %s: %w", dir, err), l.Close())
+		if !errors.Is(err, os.ErrNotExist) || attempt == openAttempts {
+			return nil, err
+		} // else the oldest segment went away after it was listed
+	}
 }
 
 // lock makes the directory if it is not there, and takes it for this Ledger alone.
@@ -148,7 +183,7 @@ func (l *Ledger) load() error {
 	for _, name := range names {
 		if isSegment(name) {
 			segments = append(segments, name)
-		} else if stem, ok := bytes.CutSuffix([]byte(name), []byte(tempSuffix)); ok && isSegment(string(stem)) {
+		} else if stem, ok := bytes.CutSuffix([]byte(name), []byte(tempSuffix)); ok && isSegment(string(stem)) && !l.readOnly {
 			if err := l.dir.remove(name); err != nil { // of a segment that was not finished
 				return err
 			}
@@ -174,6 +209,9 @@ func (l *Ledger) load() error {
 		if err != nil {
 			return err
 		}
+		if l.readOnly {
+			continue // what is torn may be under way
+		}
 		if torn {
 			l.log.Warn("Dropped a record that a crash tore off", "segment", name, "offset", seg.size, "bytes", whole-seg.size)
 			if err := cut(seg); err != nil {
@@ -185,6 +223,9 @@ func (l *Ledger) load() error {
 				return fmt.Errorf("sync segment %s: %w", name, err)
 			}
 		}
+	}
+	if l.readOnly {
+		return nil
 	}
 	if len(l.segments) == 0 {
 		l.seq = 1
@@ -301,6 +342,8 @@ func (l *Ledger) write(body []byte) (seg *segment, off int64, err error) {
 	switch {
 	case l.closed:
 		return nil, 0, ErrClosed
+	case l.readOnly:
+		return nil, 0, ErrReadOnly
 	case l.broken != nil:
 		return nil, 0, fmt.Errorf("%w: %w", ErrBroken, l.broken)
 	case len(body) > l.maxRecord || len(body) > math.MaxUint32:
