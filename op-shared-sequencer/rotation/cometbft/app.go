@@ -90,6 +90,7 @@ type block struct {
 	*outcome
 	sub     *sequence.Subblock
 	leader  common.Address // that signed it
+	proof   proof          // without the header
 	changes []*operators.SignedChange
 	began   time.Time
 }
@@ -351,10 +352,11 @@ func (a *app) FinalizeBlock(_ context.Context, req *abci.RequestFinalizeBlock) (
 	if s.leads(voter(req.ProposerAddress), leader) {
 		a.observe(signed)
 	}
-	b.sub, b.leader = signed.Subblock, leader
+	b.sub, b.leader, b.proof.signature = signed.Subblock, leader, signed.Signature
 	results := make([]*abci.ExecTxResult, len(req.Txs))
 	results[0] = &abci.ExecTxResult{}
 	for i, tx := range req.Txs[1:] {
+		b.proof.changes = append(b.proof.changes, bytes.Clone(tx))
 		results[i+1] = &abci.ExecTxResult{Code: 1}
 		if c, err := operators.DecodeSignedChange(tx); err == nil {
 			results[i+1].Code = 0
@@ -442,7 +444,15 @@ func (a *app) commit(b *block) (seen *types.Commit, err error) {
 	if seen == nil {
 		return nil, errors.New("its votes are not stored")
 	}
+	meta := a.stores.blocks.LoadBlockMeta(int64(b.state.height))
+	if meta == nil {
+		return nil, errors.New("its header is not stored")
+	}
 	votes, err := seen.ToProto().Marshal()
+	if err == nil {
+		b.proof.header = &meta.Header
+		votes, err = b.proof.appendTo(votes)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("its votes: %w", err)
 	}

@@ -215,9 +215,13 @@ func (c *cluster) top() int {
 }
 
 // same checks that no two operators have different subblocks at one height, in their machines
-// and in their ledgers.
+// and in their ledgers, and that each ledger proves by itself who agreed on what.
 func (c *cluster) same() {
 	c.t.Helper()
+	var ledgers []*memLedger // before the machines, which go on
+	for _, o := range c.ops {
+		ledgers = append(ledgers, o.ledger.copy())
+	}
 	var longest []*sequence.Subblock
 	for _, o := range c.ops {
 		if o.machine == nil {
@@ -231,14 +235,32 @@ func (c *cluster) same() {
 			longest = order
 		}
 	}
-	for _, o := range c.ops {
+	for k, o := range c.ops {
 		h := 0
-		for i, slot := range o.ledger.copy().slots {
+		for i, slot := range ledgers[k].slots {
 			require.Len(c.t, slot, int(c.perSlot), "%s: slot %d", o.name, i)
 			for _, s := range slot {
 				require.Equal(c.t, longest[h].Hash(), s.Hash(), "%s: ledger at height %d", o.name, h+1)
 				h++
 			}
+		}
+		c.audit(o.name, ledgers[k])
+	}
+}
+
+// audit checks a ledger from its first slot on.
+func (c *cluster) audit(name string, led *memLedger) {
+	c.t.Helper()
+	a := NewAuditor(c.genesis)
+	for i, slot := range led.slots {
+		heights, err := a.Slot(slot, led.agreed[i])
+		require.NoError(c.t, err)
+		for j, h := range heights {
+			require.Empty(c.t, h.Wrong, "%s: height %d", name, h.Height)
+			require.Empty(c.t, h.Unproven, "%s: height %d", name, h.Height)
+			require.Equal(c.t, i*len(slot)+j+1, int(h.Height))
+			require.Equal(c.t, leaderOf(slot[j]), h.Leader)
+			require.Greater(c.t, 3*h.Voted, 2*h.Power)
 		}
 	}
 }

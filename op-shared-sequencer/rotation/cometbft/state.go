@@ -209,7 +209,7 @@ type agreementBody struct {
 	Hash    common.Hash
 	Set     []byte
 	// Votes are CometBFT's commits, protobuf, of the slot's heights in their order: the last
-	// is that of Height.
+	// is that of Height. Each has its proof behind it.
 	Votes           [][]byte
 	Last, Now, Next []byte // protobuf; Last is empty at genesis
 	Creator         voter
@@ -240,13 +240,9 @@ func DecodeAgreement(data []byte) (*Agreement, error) {
 	}
 	a := &Agreement{Height: s.height, AppHash: s.hash, Set: s.set}
 	for _, v := range votes {
-		var p cmtproto.Commit
-		if err := p.Unmarshal(v); err != nil {
-			return nil, fmt.Errorf("agreement of height %d: votes: %w", s.height, err)
-		}
-		c, err := types.CommitFromProto(&p)
+		c, _, err := parseVotes(v)
 		if err != nil {
-			return nil, fmt.Errorf("agreement of height %d: votes: %w", s.height, err)
+			return nil, fmt.Errorf("agreement of height %d: %w", s.height, err)
 		}
 		a.Votes = append(a.Votes, c)
 	}
