@@ -66,6 +66,9 @@ func (o *Operator) Dir() string { return o.plan.Dir }
 func (o *Operator) SequencerDir() string { return filepath.Join(o.plan.Dir, sequencerDir) }
 func (o *Operator) LedgerDir() string    { return filepath.Join(o.SequencerDir(), "ledger") }
 
+// OperatorsFile is the genesis file of the set; empty if this operator is alone.
+func (o *Operator) OperatorsFile() string { return o.plan.Operators }
+
 // DenyListDir is where its op-supernode keeps which blocks of a chain it has invalidated, for
 // those who read it when the operator is stopped.
 func (o *Operator) DenyListDir(chain uint64) string {

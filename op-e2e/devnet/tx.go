@@ -66,6 +66,7 @@ type Tx struct {
 	Value      *big.Int // wei
 	Data       []byte
 	AccessList types.AccessList
+	Tip        *big.Int // wei per gas; 1e6 if nil
 }
 
 // Sign makes the transaction.
@@ -73,12 +74,15 @@ func (a Account) Sign(tx Tx) (*types.Transaction, error) {
 	if tx.Gas == 0 {
 		tx.Gas = 21000
 	}
+	if tx.Tip == nil {
+		tx.Tip = tipCap
+	}
 	if tx.Value == nil {
 		tx.Value = new(big.Int)
 	}
 	id := new(big.Int).SetUint64(tx.Chain)
 	signed, err := types.SignNewTx(a.Key, types.LatestSignerForChainID(id), &types.DynamicFeeTx{
-		ChainID: id, Nonce: tx.Nonce, GasTipCap: tipCap, GasFeeCap: feeCap, Gas: tx.Gas,
+		ChainID: id, Nonce: tx.Nonce, GasTipCap: tx.Tip, GasFeeCap: feeCap, Gas: tx.Gas,
 		To: &tx.To, Value: tx.Value, Data: tx.Data, AccessList: tx.AccessList,
 	})
 	if err != nil {

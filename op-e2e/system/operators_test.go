@@ -50,6 +50,7 @@ func TestOperators(t *testing.T) {
 	t.Run("one goes and comes back", func(t *testing.T) { goesAndComes(s.in(t)) })
 	t.Run("one is cut off", func(t *testing.T) { cutOff(s.in(t), net) })
 	t.Run("a chain leaves and joins", func(t *testing.T) { leavesAndJoins(s.in(t)) })
+	t.Run("audit", func(t *testing.T) { audited(s.in(t)) })
 }
 
 // sameChains waits until all operators have the block that the first one has now, and
@@ -170,6 +171,15 @@ var kinds = map[string]func(sub *sequence.Subblock) bool{
 		sub.Openings, sub.Results, sub.Seals = sub.Openings[:1], sub.Results[:1], sub.Seals[:1]
 		sub.Steps = slices.DeleteFunc(sub.Steps, func(st sequence.Step) bool { return st.Chain == gone })
 		return true
+	},
+	"fills out of place": func(sub *sequence.Subblock) bool {
+		for i := 1; i < len(sub.Steps); i++ {
+			if a, b := sub.Steps[i-1], sub.Steps[i]; a.Bundle == (common.Hash{}) && b.Bundle == (common.Hash{}) && a.Chain < b.Chain {
+				sub.Steps[i-1], sub.Steps[i] = b, a
+				return true
+			}
+		}
+		return false
 	},
 	"another history": func(sub *sequence.Subblock) bool { sub.Parent[0]++; return true },
 }

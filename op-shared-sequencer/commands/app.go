@@ -28,7 +28,7 @@ const (
 	ExitFailed      = 1 // it was done and failed, or was refused
 	ExitUsage       = 2 // the arguments are wrong
 	ExitUnreachable = 3 // an operator's RPC does not answer
-	ExitDegraded    = 4 // it answers, and something is wrong: status, drill
+	ExitDegraded    = 4 // it answers, and something is wrong: status, drill, audit
 	ExitExpired     = 5 // bundle: it expired
 	ExitUndone      = 6 // bundle: it was executed, and its blocks were replaced
 	ExitPending     = 7 // bundle: it has not ended
@@ -39,7 +39,7 @@ const exitCodes = `0  all is well
 1  it failed or was refused, a bundle failed, a configuration has mistakes
 2  the arguments are wrong
 3  the operator's RPC does not answer
-4  degraded: status and drill found something that is not as it should be
+4  degraded: status, drill or audit found something that is not as it should be
 5  a bundle expired
 6  a bundle was executed, and its blocks were replaced
 7  a bundle has not ended
@@ -114,7 +114,7 @@ func newApp(env Env) *cli.App {
 	app.Commands = []*cli.Command{
 		statusCommand(env, t), leadersCommand(env), bundleCommand(env),
 		keysCommand(env, t), genesisCommand(env), operatorsCommand(env, t), snapshotCommand(),
-		checkConfigCommand(env), drillCommand(env, t), completionCommand(),
+		checkConfigCommand(env), drillCommand(env, t), auditCommand(env), arrivalsCommand(env), completionCommand(),
 	}
 	mend(app.Commands, app.Name)
 	app.OnUsageError = func(_ *cli.Context, err error, _ bool) error {
