@@ -15,6 +15,7 @@ import (
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/config"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/service"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/relay"
 )
 
 // EngineMode says how the op-geths run.
@@ -68,6 +69,10 @@ type Config struct {
 	ConsensusDial func(from, to int, addr string) string
 	// Subblocks is in how many parts a slot is agreed on. 0: op-node's default.
 	Subblocks int
+
+	// Relays is which messages of plain transactions the operators relay in their slot. Empty:
+	// op-node's default.
+	Relays relay.Mode
 
 	// StatusPage has every operator serve its status page.
 	StatusPage bool

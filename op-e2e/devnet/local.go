@@ -1,6 +1,7 @@
 package devnet
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"errors"
@@ -156,6 +157,7 @@ func (o *localOperator) sharedConfig(s *config.SharedSequencer) (err error) {
 	if p.StatusPage {
 		s.Status = config.RPC{ListenAddr: "127.0.0.1", ListenPort: p.Status}
 	}
+	s.Relays.Mode = cmp.Or(p.Relays, s.Relays.Mode)
 	if p.Streams {
 		s.Streams = config.RPC{ListenAddr: "127.0.0.1", ListenPort: p.Subblocks}
 	}

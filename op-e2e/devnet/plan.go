@@ -19,6 +19,7 @@ import (
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/config"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine/embedded"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/operators"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/relay"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rotation/cometbft"
 )
 
@@ -51,6 +52,7 @@ type operatorPlan struct {
 	RPC         int                 `json:"sharedSequencerPort"`
 	StatusPage  bool                `json:"statusPage"`
 	Status      int                 `json:"statusPort"`
+	Relays      relay.Mode          `json:"relays,omitempty"`
 	Streams     bool                `json:"streams"`
 	Subblocks   int                 `json:"streamsPort"`
 	Metrics     int                 `json:"metricsPort,omitempty"` // 0: none are served
@@ -109,7 +111,7 @@ func (d *Devnet) plans() ([]*operatorPlan, error) {
 			p.Dir = filepath.Join(d.dir, operatorsDir, strconv.Itoa(i))
 		}
 		p.Node, p.RPC, p.Status, p.Engine = d.cfg.Ports.of(i)
-		p.StatusPage, p.Streams = d.cfg.StatusPage, d.cfg.Streams
+		p.StatusPage, p.Streams, p.Relays = d.cfg.StatusPage, d.cfg.Streams, d.cfg.Relays
 		p.Metrics = d.cfg.Ports.metrics(i)
 		plans[i] = p
 	}

@@ -23,14 +23,16 @@ import (
 	conductorws "github.com/ethereum-optimism/optimism/op-conductor/rpc/ws"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-e2e/devnet"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/relay"
 )
 
 // TestConfirmations: with five subblocks a slot, users hear of what is agreed on before any
 // block has it, and what they hear is what the blocks then say.
 func TestConfirmations(t *testing.T) {
-	s := start(t, func(c *devnet.Config) { c.Subblocks, c.Streams = 5, true })
+	s := start(t, func(c *devnet.Config) { c.Subblocks, c.Streams, c.Relays = 5, true, relay.All })
 	t.Run("pending", func(t *testing.T) { pending(s.in(t)) })
 	t.Run("subscriptions", func(t *testing.T) { subscriptions(s.in(t)) })
+	t.Run("plain message", func(t *testing.T) { plainMessage(s.in(t)) })
 	t.Run("subblocks stream", func(t *testing.T) { subblocksStream(s.in(t)) })
 }
 
@@ -90,6 +92,16 @@ func pending(s *scenario) {
 		s.t.Logf("seen before its block in try %d", tries+1)
 		return
 	}
+}
+
+// plainMessage: a message that a plain transaction sends is executed in the same slot, by the
+// sequencer, and op-supernode is content with that.
+func plainMessage(s *scenario) {
+	to := s.fresh().Address
+	r, err := s.SendMessage(s.ctx, s.user(5), devnet.SendETH(chainA, 0, to, chainB, ether(1)), to, chainB)
+	require.NoError(s.t, err)
+	require.Equal(s.t, r.Sent, r.Executed)
+	s.awaitCrossSafe(r.Sent)
 }
 
 // submit sends a bundle and returns its hash, and those of its transactions.

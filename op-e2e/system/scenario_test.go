@@ -20,7 +20,7 @@
 //	an operator joins, from genesis or from a snapshot            TestJoin
 //	an operator changes its keys, as docs/operations.md says      TestOperatorKeys
 //	agreed subblocks are told at once: pending, subscriptions,    TestConfirmations
-//	    the Subblocks stream
+//	    the Subblocks stream; plain messages are relayed in-slot
 //	executing messages through pools, chains of 1 s and of 2 s    TestInterop
 //
 // Leaders that are killed while users send are op-e2e/drill's.

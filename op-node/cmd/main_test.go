@@ -112,6 +112,7 @@ func TestSharedSequencerFlags(t *testing.T) {
 		"--shared-sequencer.rpc.addr=0.0.0.0", "--shared-sequencer.rpc.port=0",
 		"--shared-sequencer.admin.addr=127.0.0.2", "--shared-sequencer.admin.port=7", "--shared-sequencer.admin.jwt-secret="+jwt,
 		"--shared-sequencer.status.addr=127.0.0.3", "--shared-sequencer.status.port=8",
+		"--shared-sequencer.subblocks.addr=127.0.0.4", "--shared-sequencer.subblocks.port=9", "--shared-sequencer.rpc.rate-limit=2.5",
 		"--shared-sequencer.engines=130=http://user:pass@127.0.0.1:5", "--shared-sequencer.engines.jwt-secret=130="+jwt,
 		"--shared-sequencer.relayer-key-file="+keyFile, "--shared-sequencer.chain-grace=2s",
 		"--shared-sequencer.relay.policy=allow-list", "--shared-sequencer.relay.allow=0x0000000000000000000000000000000000000001",
@@ -125,7 +126,7 @@ func TestSharedSequencerFlags(t *testing.T) {
 		Enabled: true, Chains: []sequence.ChainID{130}, DataDir: dir,
 		RPC:    config.RPC{ListenAddr: "0.0.0.0"},
 		Admin:  config.Admin{ListenAddr: "127.0.0.2", ListenPort: 7, JWT: eth.Bytes32([]byte(strings.Repeat("\x22", 32)))},
-		Status: config.RPC{ListenAddr: "127.0.0.3", ListenPort: 8},
+		Status: config.RPC{ListenAddr: "127.0.0.3", ListenPort: 8}, Streams: config.RPC{ListenAddr: "127.0.0.4", ListenPort: 9}, RPCRate: 2.5,
 		Engines: map[sequence.ChainID]config.Engine{
 			130: {URL: "http://user:pass@127.0.0.1:5", JWT: eth.Bytes32([]byte(strings.Repeat("\x22", 32)))},
 		},

@@ -189,14 +189,18 @@ type run struct {
 // Build orders transactions over the open blocks, ascending by chain, until the cut.
 // Bundles run as they arrive; plain traffic of no chain waits for them: at the fill
 // time it is taken into all blocks in parallel. An error means that the slot cannot
-// be built on these blocks; a *ChainError names the chain it is about.
-func (b *Builder) Build(ctx context.Context, slot sequence.Slot, blocks []*Block, check Checker, times Times) (*Order, error) {
+// be built on these blocks; a *ChainError names the chain it is about. Bundles ahead are in the
+// blocks already and may still wait in the pool, because it is not agreed yet: they are left alone.
+func (b *Builder) Build(ctx context.Context, slot sequence.Slot, blocks []*Block, check Checker, times Times, ahead []common.Hash) (*Order, error) {
 	r := &run{Builder: b, slot: slot, blocks: map[sequence.ChainID]*Block{}, check: check, times: times, tried: map[common.Hash]bool{}, names: map[bundlepool.Name]bool{}}
 	for _, bl := range blocks {
 		if !bl.NoTxPool {
 			r.blocks[bl.Chain] = bl
 			r.list = append(r.list, bl)
 		}
+	}
+	for _, hash := range ahead {
+		r.tried[hash] = true
 	}
 	if err := r.runBundlesUntil(ctx, times.Fill); err != nil {
 		return nil, err

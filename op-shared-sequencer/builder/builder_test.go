@@ -262,6 +262,17 @@ func TestTriedOnce(t *testing.T) {
 	require.Equal(t, bundlepool.Retry, w.order.Bundles[0].Outcome.Kind)
 }
 
+// A bundle that the operators vote on, in the subblock before, still waits in the pool.
+func TestAhead(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, chainA, chainB)
+	voted, waits := bundle(item(chainA, log1(0, chainA, 0))), bundle(item(chainA, log1(1, chainA, 0)))
+	w.ahead = []common.Hash{voted.Hash()}
+	require.NoError(t, w.build(bg, new(list).add(voted).add(waits), newLeaping()))
+	require.Len(t, w.order.Bundles, 1)
+	require.Equal(t, waits.Hash(), w.order.Bundles[0].Hash)
+}
+
 // slow makes every transaction of a bundle take some time.
 func (w *world) slow(d time.Duration) {
 	for _, e := range w.engines {
@@ -363,7 +374,7 @@ func TestStandingCannotBeRead(t *testing.T) {
 	unknown := func(context.Context, common.Hash) ([]builder.Kept, error) { return nil, errors.New("engine is away") }
 	bundles := new(list).add(bundle(item(chainA, log1(0, chainA, 0))))
 	clk := newLeaping()
-	order, err := builder.New(bundles, unknown, w.relayer, w.policy, engine.Priority, w.failsafe.Load, clk, &w.counted, log.NewLogger(log.DiscardHandler())).Build(bg, slot, w.blocks, w.check, slotTimes(clk.now))
+	order, err := builder.New(bundles, unknown, w.relayer, w.policy, engine.Priority, w.failsafe.Load, clk, &w.counted, log.NewLogger(log.DiscardHandler())).Build(bg, slot, w.blocks, w.check, slotTimes(clk.now), nil)
 	require.NoError(t, err)
 	require.Empty(t, order.Bundles)
 	require.Empty(t, order.Steps)
@@ -487,7 +498,7 @@ func TestCheckerFails(t *testing.T) {
 			clk := newLeaping()
 			nothing := func(context.Context, common.Hash) ([]builder.Kept, error) { return nil, nil }
 			_, err := builder.New(bundles, nothing, w.relayer, w.policy, engine.Priority, w.failsafe.Load, clk, &w.counted, log.NewLogger(log.DiscardHandler())).
-				Build(bg, slot, w.blocks, broken{w.check}, slotTimes(clk.now))
+				Build(bg, slot, w.blocks, broken{w.check}, slotTimes(clk.now), nil)
 			require.ErrorIs(t, err, executor.ErrMisuse)
 			require.ErrorContains(t, err, "chain 901")
 		})

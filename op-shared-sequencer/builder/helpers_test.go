@@ -70,6 +70,7 @@ type world struct {
 	relayer *relay.Relayer
 	policy  relay.Policy
 	order   *builder.Order
+	ahead   []common.Hash // bundles of the subblock before, for build
 
 	failsafe atomic.Bool
 	counted  counted
@@ -179,7 +180,7 @@ func (w *world) builder(bundles builder.Bundles, clk clock.Clock) *builder.Build
 }
 
 func (w *world) buildBy(ctx context.Context, bundles builder.Bundles, clk clock.Clock, times builder.Times) (err error) {
-	w.order, err = w.builder(bundles, clk).Build(ctx, slot, w.blocks, w.check, times)
+	w.order, err = w.builder(bundles, clk).Build(ctx, slot, w.blocks, w.check, times, w.ahead)
 	if err == nil { // whatever is built, everything is in its place
 		_, perr := (&sequence.Subblock{Steps: w.order.Steps}).Places()
 		require.NoError(w.t, perr)

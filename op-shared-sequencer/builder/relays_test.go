@@ -113,7 +113,7 @@ func TestRelayBudgetOverSubblocks(t *testing.T) {
 	b := w.builder(&list{}, clk)
 	for n, want := range []builder.Relayed{{Executed: 1}, {Budget: 1}} {
 		w.engines[chainA].AddToPool(enginefake.Tx(users[n], chainA, 0, enginefake.Send(chainB)))
-		order, err := b.Build(bg, slot, w.blocks, w.check, slotTimes(clk.Now()))
+		order, err := b.Build(bg, slot, w.blocks, w.check, slotTimes(clk.Now()), nil)
 		require.NoError(t, err)
 		require.Equal(t, want, order.Relayed, fmt.Sprint(n))
 	}

@@ -380,9 +380,15 @@ func (s *Sequencer) fill(ctx context.Context, a *attempt, sub, before *sequence.
 			blocks = append(blocks, &builder.Block{Chain: b.id, Session: b.session, NoTxPool: b.attrs.NoTxPool, L1Origin: b.opening.L1Origin})
 		}
 	}
+	var ahead []common.Hash // bundles of a subblock that may not be agreed yet: they still wait
+	if before != nil {
+		for run := range before.Bundles() {
+			ahead = append(ahead, run[0].Bundle)
+		}
+	}
 	var err error
 	s.building = sl
-	a.order, err = s.builder.Build(ctx, sl.time, blocks, sl.check, s.times(sl.time, sl.interval(), sub.Index))
+	a.order, err = s.builder.Build(ctx, sl.time, blocks, sl.check, s.times(sl.time, sl.interval(), sub.Index), ahead)
 	if err != nil {
 		return fmt.Errorf("building slot %d: %w", sl.time, err)
 	}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-e2e/devnet"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/bundlepool"
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/relay"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/rpc"
 )
 
@@ -41,6 +42,8 @@ type report struct {
 	Reverted *revertedReport `json:"reverted,omitempty"`
 	// Arbitrage: what the bundle of that name, which is among Bundles, brought.
 	Arbitrage *arbitrageReport `json:"arbitrage,omitempty"`
+	// Relay: a message of a plain transaction, which the sequencer executed.
+	Relay *relayReport `json:"relay,omitempty"`
 	// SameTimestamp: every executed bundle has all its transactions at one timestamp.
 	SameTimestamp bool `json:"sameTimestamp"`
 	// RevertedBundleIncluded: some chain has something of the bundle that reverts.
@@ -82,6 +85,12 @@ type arbitrageReport struct {
 	CommittedMs int64 `json:"sendToCommittedMs"`
 }
 
+type relayReport struct {
+	Transaction common.Hash `json:"transaction"` // that sent it, on the first rollup
+	SentAt      uint64      `json:"sentTimestamp"`
+	ExecutedAt  uint64      `json:"executedTimestamp"` // on the second one
+}
+
 type loadReport struct {
 	PerSecond int               `json:"perSecond"`
 	Sent      map[uint64]uint64 `json:"sent"` // by chain
@@ -97,6 +106,7 @@ func demo(c *cli.Context) error {
 	}
 	defer logFile.Close()
 	cfg.Chains = []uint64{chainA, chainB}
+	cfg.Relays = relay.All
 	s := &show{out: c.App.Writer, begin: begin, rep: report{Bundles: []bundleReport{}, Timings: map[string]int64{}, Failures: []string{}}}
 	s.rate, s.blockTime = defaultLoad, cfg.L2BlockTime
 	if c.IsSet(loadFlag.Name) {
@@ -184,6 +194,7 @@ func (s *show) all(ctx context.Context) error {
 	step("token bundle", s.tokenBundle)
 	step("reverting bundle", s.revertingBundle)
 	step("arbitrage", s.arbitrage)
+	step("relay", s.relay)
 	if bridged {
 		step("safe on L1", s.safe)
 		step("cross-verified", s.crossVerified)
@@ -270,6 +281,26 @@ func (s *show) tokenBundle(ctx context.Context) error {
 	if kept := new(big.Int).Sub(after, before); kept.Cmp(half) != 0 || got.Cmp(half) != 0 {
 		return fmt.Errorf("on %d the sender has %s tokens more and the receiver %s: expected %s each", chainB, kept, got, half)
 	}
+	return nil
+}
+
+// relay: a plain transaction on A sends ETH to a new account on B. Nobody relays it but the
+// sequencer, whose policy is to.
+func (s *show) relay(ctx context.Context) error {
+	fresh, err := devnet.FreshAccount()
+	if err != nil {
+		return err
+	}
+	s.say("a plain transaction sends 1 ETH from %d to a new account on %d; the sequencer relays it", chainA, chainB)
+	r, err := s.d.SendMessage(ctx, s.user, devnet.SendETH(chainA, 0, fresh.Address, chainB, ether(1)), fresh.Address, chainB)
+	if err != nil {
+		return err
+	}
+	s.rep.Relay = &relayReport{Transaction: r.Transaction, SentAt: r.Sent, ExecutedAt: r.Executed}
+	if r.Executed != r.Sent {
+		return fmt.Errorf("the message of %s was sent in slot %d and executed in slot %d: expected the same", r.Transaction, r.Sent, r.Executed)
+	}
+	s.say("sent and executed in slot %s", clockOf(r.Sent))
 	return nil
 }
 
@@ -645,6 +676,9 @@ func (s *show) table() {
 	if r := s.rep.Arbitrage; r != nil {
 		fmt.Fprintf(s.out, "arbitrage: spent %s, received %s, profit %s; %d ms from send to committed confirmation\n",
 			tokens(r.Spent), tokens(r.Received), tokens(r.Profit), r.CommittedMs)
+	}
+	if r := s.rep.Relay; r != nil {
+		fmt.Fprintf(s.out, "plain message: sent in slot %s, executed in slot %s\n", clockOf(r.SentAt), clockOf(r.ExecutedAt))
 	}
 	fmt.Fprintf(s.out, "one slot for all of a bundle: %s   derived from L1: %s   verified by op-supernode: %s\n\n",
 		yes(s.rep.SameTimestamp), yes(s.rep.Safe), yes(s.rep.CrossVerified))
