@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/core/state"
@@ -39,13 +40,15 @@ type cut struct {
 	header   *types.Header
 	txs      []*types.Transaction
 	receipts []*types.Receipt
-	// view is worked out when it is first asked for.
-	view func() (*publishedView, error)
+	// These are worked out when they are first asked for.
+	view  func() (*publishedView, error)
+	state func() (*state.StateDB, error) // to be copied
 }
 
 func (s *Session) newCut() *cut {
 	c := &cut{params: s.params, header: types.CopyHeader(s.env.header), txs: slices.Clone(s.env.txs), receipts: slices.Clone(s.env.receipts)}
 	c.view = sync.OnceValues(func() (*publishedView, error) { return newPublishedView(s.miner.chainConfig, c) })
+	c.state = sync.OnceValues(func() (*state.StateDB, error) { return s.miner.published.state(s.miner, c) })
 	return c
 }
 
@@ -72,7 +75,8 @@ func (s *Session) Publish(txs int) error {
 // wait for those who look at it.
 type published struct {
 	mu  sync.Mutex
-	cut *cut // nil: nothing is published
+	cut *cut      // nil: nothing is published
+	at  time.Time // when it was
 
 	running sync.Mutex   // of the rest
 	ran     *cut         // what env has run
@@ -82,6 +86,7 @@ type published struct {
 // publishedView is a cut as it is looked at.
 type publishedView struct {
 	*cut
+	block  *types.Block
 	shown  []*types.Receipt // copies of the receipts, with the fields that RPC adds
 	index  map[common.Hash]int
 	nonces map[common.Address]uint64 // next ones, of senders
@@ -91,9 +96,13 @@ func (p *published) set(c *cut) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.cut == nil || p.cut.params != c.params || len(c.txs) >= len(p.cut.txs) { // else it is told late
-		p.cut = c
+		p.cut, p.at = c, time.Now()
 	}
 }
+
+// publishedAge is how long something is shown as pending that nothing follows on: its block
+// was given up, and nobody told.
+const publishedAge = 10 * time.Second
 
 // forget drops what was published of a session that came to nothing.
 func (p *published) forget(of *generateParams) {
@@ -108,7 +117,7 @@ func (p *published) forget(of *generateParams) {
 func (p *published) current(miner *Miner) *cut {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.cut != nil && p.cut.header.ParentHash != miner.chain.CurrentBlock().Hash() {
+	if p.cut != nil && (p.cut.header.ParentHash != miner.chain.CurrentBlock().Hash() || time.Since(p.at) > publishedAge) {
 		p.cut = nil
 		if p.running.TryLock() { // else whoever runs it is followed by another
 			p.drop()
@@ -147,6 +156,12 @@ func newPublishedView(config *params.ChainConfig, c *cut) (*publishedView, error
 		}
 		v.nonces[from] = tx.Nonce() + 1
 	}
+	header := types.CopyHeader(h)
+	if header.WithdrawalsHash == nil && config.IsIsthmus(h.Time) {
+		header.WithdrawalsHash = new(common.Hash)
+	}
+	body := &types.Body{Transactions: c.txs, Withdrawals: c.params.withdrawals}
+	v.block = types.NewBlock(header, body, c.receipts, trie.NewStackTrie(nil), config)
 	v.shown = receiptsOf(common.Hash{}, c.receipts)
 	return v, types.Receipts(v.shown).DeriveFields(config, common.Hash{}, h.Number.Uint64(), h.Time, h.BaseFee, nil, c.txs)
 }
@@ -158,18 +173,12 @@ func (p *published) pending(miner *Miner) (*types.Block, types.Receipts, *state.
 	if v == nil {
 		return nil, nil, nil
 	}
-	c := v.cut
-	db, err := p.state(miner, c)
+	db, err := v.state()
 	if err != nil {
-		log.Warn("State of the published transactions cannot be worked out", "block", c.header.Number, "err", err)
+		log.Warn("State of the published transactions cannot be worked out", "block", v.header.Number, "err", err)
 		return nil, nil, nil
 	}
-	header := types.CopyHeader(c.header)
-	if header.WithdrawalsHash == nil && miner.chainConfig.IsIsthmus(header.Time) {
-		header.WithdrawalsHash = new(common.Hash)
-	}
-	body := &types.Body{Transactions: c.txs, Withdrawals: c.params.withdrawals}
-	return types.NewBlock(header, body, c.receipts, trie.NewStackTrie(nil), miner.chainConfig), v.shown, db
+	return v.block, v.shown, db.Copy()
 }
 
 // state is a copy of the state behind a cut. Transactions that were run for an earlier cut of

@@ -847,6 +847,6 @@ func (s *Session) Discard() {
 	if !s.closed {
 		s.closed = true
 		s.env.discard()
-		s.miner.published.forget(s.params)
 	}
+	s.miner.published.forget(s.params) // also of a block that is sealed and not wanted
 }

@@ -4,6 +4,7 @@ package arrivals
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -47,16 +48,35 @@ func Record(path string, max int64) (*Recorder, error) {
 }
 
 func (r *Recorder) open() error {
-	f, err := os.OpenFile(r.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	f, err := os.OpenFile(r.path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
-	st, err := f.Stat()
+	size, err := lastLine(f)
+	if err == nil {
+		err = f.Truncate(size)
+	}
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}
-	r.file, r.size = f, st.Size()
+	r.file, r.size = f, size
 	return nil
+}
+
+// lastLine is where the last line of a file ends: what is behind it was cut off by a crash.
+func lastLine(f *os.File) (int64, error) {
+	st, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	tail := make([]byte, min(st.Size(), maxLine))
+	if _, err := f.ReadAt(tail, st.Size()-int64(len(tail))); err != nil && !errors.Is(err, io.EOF) {
+		return 0, err
+	}
+	if end := bytes.LastIndexByte(tail, '\n'); end >= 0 {
+		return st.Size() - int64(len(tail)) + int64(end) + 1, nil
+	}
+	return 0, nil
 }
 
 // Note writes an arrival.
@@ -68,12 +88,21 @@ func (r *Recorder) Note(a Arrival) error {
 	line = append(line, '\n')
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.size > 0 && r.size+int64(len(line)) > r.max {
-		if err := errors.Join(r.file.Close(), os.Rename(r.path, r.path+olderSuffix), r.open()); err != nil {
+	if r.file != nil && r.size > 0 && r.size+int64(len(line)) > r.max {
+		err := errors.Join(r.file.Close(), os.Rename(r.path, r.path+olderSuffix))
+		if r.file = nil; err != nil {
+			return err
+		}
+	}
+	if r.file == nil { // also after an earlier one failed
+		if err := r.open(); err != nil {
 			return err
 		}
 	}
 	n, err := r.file.Write(line)
+	if err != nil && n > 0 { // half a line would spoil the next one
+		return errors.Join(err, r.file.Truncate(r.size))
+	}
 	r.size += int64(n)
 	return err
 }
@@ -82,6 +111,9 @@ func (r *Recorder) Note(a Arrival) error {
 func (r *Recorder) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.file == nil {
+		return nil
+	}
 	return r.file.Close()
 }
 

@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"maps"
 	"math/big"
 	"slices"
 	"time"
@@ -211,6 +212,12 @@ func (a *auditor) block(r *ledger.Record, o *sequence.Opening, at func(int) plac
 		env, _ = a.cfg.Payload(chain, seal.BlockHash)
 	}
 	raw := slices.Clone(o.Deposits)
+	deposited := map[common.Address]bool{}
+	for _, enc := range o.Deposits {
+		if from, ok := depositor(enc); ok {
+			deposited[from] = true
+		}
+	}
 	var list []Tx
 	var where []ran
 	signer := types.LatestSignerForChainID(chain.ID().ToBig())
@@ -254,7 +261,7 @@ func (a *auditor) block(r *ledger.Record, o *sequence.Opening, at func(int) plac
 				where = append(where, w)
 			}
 			if err == nil && places[j] == sequence.Fill {
-				a.fill(at(i), chain, list[:begin], list[begin:])
+				a.fill(at(i), chain, deposited, list[:begin], list[begin:])
 			}
 		}
 		deferred := seal.Deferred() && i == lastSub // then it is that of the subblock before
@@ -292,6 +299,16 @@ func (a *auditor) block(r *ledger.Record, o *sequence.Opening, at func(int) plac
 	}
 }
 
+// depositor is the sender of a deposit, whose nonce it raises.
+func depositor(enc []byte) (common.Address, bool) {
+	tx := new(types.Transaction)
+	if tx.UnmarshalBinary(enc) != nil || !tx.IsDepositTx() {
+		return common.Address{}, false
+	}
+	from, err := types.Sender(types.NewIsthmusSigner(new(big.Int)), tx)
+	return from, err == nil
+}
+
 // tx is a transaction as rules see it. With an error it has no sender.
 func (a *auditor) tx(chain sequence.ChainID, signer types.Signer, enc []byte, baseFee *big.Int) (Tx, error) {
 	tx := new(types.Transaction)
@@ -303,6 +320,11 @@ func (a *auditor) tx(chain sequence.ChainID, signer types.Signer, enc []byte, ba
 	if out.From, err = types.Sender(signer, tx); err != nil {
 		return out, err
 	}
+	for _, auth := range tx.SetCodeAuthorizations() {
+		if by, err := auth.Authority(); err == nil {
+			out.Bumps = append(out.Bumps, by)
+		}
+	}
 	if baseFee != nil {
 		if out.Tip, err = tx.EffectiveGasTip(baseFee); err != nil {
 			return out, err
@@ -312,7 +334,7 @@ func (a *auditor) tx(chain sequence.ChainID, signer types.Signer, enc []byte, ba
 }
 
 // fill audits what a pool gave to a subblock.
-func (a *auditor) fill(at place, chain sequence.ChainID, before, txs []Tx) {
+func (a *auditor) fill(at place, chain sequence.ChainID, deposited map[common.Address]bool, before, txs []Tx) {
 	l := a.leader(&at.height)
 	l.Fills++
 	l.Transactions += uint64(len(txs))
@@ -320,9 +342,16 @@ func (a *auditor) fill(at place, chain sequence.ChainID, before, txs []Tx) {
 	if a.cfg.Rule == nil {
 		return
 	}
-	f := &Fill{Chain: chain, Txs: txs, Before: map[common.Address]bool{}}
+	f := &Fill{Chain: chain, Txs: txs, Before: maps.Clone(deposited)}
 	for i := range before {
 		f.Before[before[i].From] = true
+	}
+	for _, list := range [][]Tx{before, txs} {
+		for i := range list {
+			for _, bumped := range list[i].Bumps {
+				f.Before[bumped] = true
+			}
+		}
 	}
 	found := a.cfg.Rule.Check(f)
 	l.OutOfOrder += uint64(len(found))

@@ -21,14 +21,18 @@ type Tx struct {
 	Tip  *big.Int // effective, in wei; nil if the block's base fee is not known
 	// Arrived is when the auditing operator saw it, zero if it did not.
 	Arrived time.Time
+	// Bumps are other accounts whose nonce it may raise: those that have signed its EIP-7702
+	// authorizations.
+	Bumps []common.Address
 }
 
 // Fill is what one chain's pool gave to a subblock, in order.
 type Fill struct {
 	Chain sequence.ChainID
 	Txs   []Tx
-	// Before are the accounts with transactions earlier in the block. A pool offers these
-	// still, so that where it has the accounts' next ones cannot be told.
+	// Before are the accounts whose nonces something else in the block has raised: earlier
+	// transactions, deposits, authorizations. A pool offers what these have made stale still,
+	// so that where it has the accounts' next ones cannot be told.
 	Before map[common.Address]bool
 }
 
@@ -73,7 +77,7 @@ func (p Priority) Check(f *Fill) []Deviation {
 	judged := func(t *Tx) bool { return t.Tip != nil && !f.Before[t.From] }
 	var out []Deviation
 	for _, part := range [][]Tx{f.Txs[:first], f.Txs[first:]} {
-		out = append(out, outOfOrder(part, judged, better, func(t, first *Tx) string {
+		out = append(out, outOfOrder(part, judged, better, better, func(t, first *Tx) string {
 			return fmt.Sprintf("its tip is %s wei, the other's %s", t.Tip, first.Tip)
 		})...)
 	}
@@ -92,21 +96,23 @@ func (FCFS) Proves() bool { return false }
 
 // Check finds what stands before a transaction that arrived earlier. What was not seen is left out.
 func (r FCFS) Check(f *Fill) []Deviation {
+	earlier := func(a, b *Tx) bool { return a.Arrived.Before(b.Arrived) }
 	better := func(a, b *Tx) bool { return a.Arrived.Before(b.Arrived.Add(-r.Tolerance)) }
 	judged := func(t *Tx) bool { return !t.Arrived.IsZero() && !f.Before[t.From] }
-	return outOfOrder(f.Txs, judged, better, func(t, first *Tx) string {
+	return outOfOrder(f.Txs, judged, earlier, better, func(t, first *Tx) string {
 		return fmt.Sprintf("it was seen %s after the other", t.Arrived.Sub(first.Arrived).Round(time.Millisecond))
 	})
 }
 
 // outOfOrder goes through transactions as a builder does, which has of each account the next
-// one to choose from, and tells where there was a better one.
-func outOfOrder(txs []Tx, judged func(*Tx) bool, better func(a, b *Tx) bool, reason func(t, first *Tx) string) (out []Deviation) {
+// one to choose from, the first of them by a strict order, and tells where that one was better
+// than what was taken.
+func outOfOrder(txs []Tx, judged func(*Tx) bool, first, better func(a, b *Tx) bool, reason func(t, head *Tx) string) (out []Deviation) {
 	own := map[common.Address][]*Tx{}
 	for i := range txs {
 		own[txs[i].From] = append(own[txs[i].From], &txs[i])
 	}
-	heads := &heads{better: better}
+	heads := &heads{better: first}
 	offer := func(from common.Address) {
 		if list := own[from]; len(list) > 0 && judged(list[0]) {
 			heap.Push(heads, list[0])

@@ -53,6 +53,8 @@ type Bundles interface {
 	Pending(slot sequence.Slot) []*bundlepool.Entry
 	// Reserved lists transactions that only run inside their bundle.
 	Reserved(chain sequence.ChainID) []common.Hash
+	// Get finds a bundle in whatever state.
+	Get(hash common.Hash) (*bundlepool.Entry, bool)
 	// Changed is closed when a bundle becomes pending.
 	Changed() <-chan struct{}
 }
@@ -179,6 +181,7 @@ type run struct {
 	check  Checker
 	times  Times
 	tried  map[common.Hash]bool
+	ahead  map[common.Hash]bool                             // of bundles that are in the blocks already
 	names  map[bundlepool.Name]bool                         // of bundles that were executed
 	cost   int                                              // of the conditions of bundles that were executed
 	sent   []relay.Log                                      // messages that may be relayed yet
@@ -192,7 +195,7 @@ type run struct {
 // be built on these blocks; a *ChainError names the chain it is about. Bundles ahead are in the
 // blocks already and may still wait in the pool, because it is not agreed yet: they are left alone.
 func (b *Builder) Build(ctx context.Context, slot sequence.Slot, blocks []*Block, check Checker, times Times, ahead []common.Hash) (*Order, error) {
-	r := &run{Builder: b, slot: slot, blocks: map[sequence.ChainID]*Block{}, check: check, times: times, tried: map[common.Hash]bool{}, names: map[bundlepool.Name]bool{}}
+	r := &run{Builder: b, slot: slot, blocks: map[sequence.ChainID]*Block{}, check: check, times: times, tried: map[common.Hash]bool{}, ahead: map[common.Hash]bool{}, names: map[bundlepool.Name]bool{}}
 	for _, bl := range blocks {
 		if !bl.NoTxPool {
 			r.blocks[bl.Chain] = bl
@@ -200,7 +203,10 @@ func (b *Builder) Build(ctx context.Context, slot sequence.Slot, blocks []*Block
 		}
 	}
 	for _, hash := range ahead {
-		r.tried[hash] = true
+		r.ahead[hash] = true
+		if e, ok := b.bundles.Get(hash); ok {
+			r.ran(e)
+		}
 	}
 	if err := r.runBundlesUntil(ctx, times.Fill); err != nil {
 		return nil, err
@@ -270,7 +276,7 @@ func (r *run) runPending(ctx context.Context, until time.Time) error {
 	pending := r.bundles.Pending(r.slot)
 	for i, e := range pending {
 		switch {
-		case r.tried[e.Hash] || r.named(e):
+		case r.tried[e.Hash] || r.ahead[e.Hash] || r.named(e):
 			continue
 		case r.cost+e.Bundle.Terms.Cost() > sequence.MaxSubblockConditionCost:
 			r.passed.late++
@@ -284,7 +290,7 @@ func (r *run) runPending(ctx context.Context, until time.Time) error {
 		}
 		if len(r.tried) > 0 && !r.clock.Now().Before(until) {
 			for _, e := range pending[i:] { // they wait for the next slot
-				if !r.tried[e.Hash] {
+				if !r.tried[e.Hash] && !r.ahead[e.Hash] {
 					r.passed.late++
 				}
 			}
@@ -312,14 +318,19 @@ func (r *run) runPending(ctx context.Context, until time.Time) error {
 		}
 		if outcome.Kind == bundlepool.Execute {
 			r.cost += e.Bundle.Terms.Cost()
-			if n, ok := e.Name(); ok {
-				r.names[n] = true
-			}
+			r.ran(e)
 		}
 		r.order.Bundles = append(r.order.Bundles, Tried{e.Hash, outcome})
 		r.order.add(at.Results, steps...)
 	}
 	return nil
+}
+
+// ran notes whose place cannot be taken any more.
+func (r *run) ran(e *bundlepool.Entry) {
+	if n, ok := e.Name(); ok {
+		r.names[n] = true
+	}
 }
 
 // named says whether a bundle was executed that this one would have replaced, had it come

@@ -285,6 +285,14 @@ func (l *list) Pending(sequence.Slot) []*bundlepool.Entry { return l.entries }
 func (l *list) Reserved(c chainID) []common.Hash          { return slices.Clone(l.reserved[c]) }
 func (l *list) Changed() <-chan struct{}                  { return nil }
 
+func (l *list) Get(hash common.Hash) (*bundlepool.Entry, bool) {
+	i := slices.IndexFunc(l.entries, func(e *bundlepool.Entry) bool { return e.Hash == hash })
+	if i < 0 {
+		return nil, false
+	}
+	return l.entries[i], true
+}
+
 func (l *list) add(bundles ...*sequence.Bundle) *list {
 	for _, b := range bundles {
 		e := &bundlepool.Entry{Hash: b.Hash(), Bundle: b}

@@ -10,6 +10,8 @@ import (
 	"github.com/ethereum/go-ethereum/common/lru"
 	gethrpc "github.com/ethereum/go-ethereum/rpc"
 	"golang.org/x/time/rate"
+
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/stream"
 )
 
 // What requests count for, in those that only read something.
@@ -49,7 +51,7 @@ func (l *limits) admit(remote string, cost int, now time.Time) error {
 	if l == nil {
 		return nil
 	}
-	from, ok := source(remote)
+	from, ok := stream.Source(remote)
 	if !ok {
 		return nil
 	}
@@ -64,24 +66,4 @@ func (l *limits) admit(remote string, cost int, now time.Time) error {
 		return nil
 	}
 	return &Error{Code: CodeRate, Message: fmt.Sprintf("%s asks for more than %v requests a second: slow down", from, float64(l.rate))}
-}
-
-// source is who is limited together: an IPv4 address, or the /64 that one user has of IPv6.
-// Loopback addresses are not limited: what runs on this machine, or in front of it, limits
-// itself.
-func source(remote string) (netip.Prefix, bool) {
-	at, err := netip.ParseAddrPort(remote)
-	if err != nil {
-		return netip.Prefix{}, false // not of an outside connection
-	}
-	ip := at.Addr().Unmap()
-	if ip.IsLoopback() {
-		return netip.Prefix{}, false
-	}
-	bits := 32
-	if ip.Is6() {
-		bits = 64
-	}
-	prefix, err := ip.WithZone("").Prefix(bits)
-	return prefix, err == nil
 }

@@ -16,7 +16,7 @@ import (
 // Feed tells of what is agreed on. stream.Feed is one.
 type Feed interface {
 	// Subscribe fails with stream.ErrFull or stream.ErrClosed.
-	Subscribe() (*stream.Subscription, error)
+	Subscribe(remote string) (*stream.Subscription, error)
 }
 
 // ReceiptFilter chooses receipts. Without hashes it takes all of the chain.
@@ -73,13 +73,17 @@ func (m *subscriptions) Receipts(ctx context.Context, filter ReceiptFilter) (*ge
 	if id := sequence.ChainID(filter.ChainID); !slices.Contains(m.api.cfg.Chains, id) {
 		return nil, invalidParams("chain %s is not one of %v", id, m.api.cfg.Chains)
 	}
+	wanted := make(map[common.Hash]bool, len(filter.TransactionHashes))
+	for _, hash := range filter.TransactionHashes {
+		wanted[hash] = true
+	}
 	return m.subscribe(ctx, func(e *stream.Event) []any {
 		if e.Subblock == nil {
 			return nil
 		}
 		var out []any
 		for _, r := range e.Subblock.Receipts(sequence.ChainID(filter.ChainID)) {
-			if len(filter.TransactionHashes) == 0 || slices.Contains(filter.TransactionHashes, r.Hash) {
+			if len(wanted) == 0 || wanted[r.Hash] {
 				out = append(out, r.JSON)
 			}
 		}
@@ -113,7 +117,7 @@ func (m *subscriptions) subscribe(ctx context.Context, pick func(*stream.Event) 
 	if err := m.api.admit(ctx, costSubscribe); err != nil {
 		return nil, err
 	}
-	feed, err := m.api.feed.Subscribe()
+	feed, err := m.api.feed.Subscribe(gethrpc.PeerInfoFromContext(ctx).RemoteAddr)
 	if err != nil {
 		return nil, &Error{Code: CodeSubscription, Message: err.Error()}
 	}

@@ -124,16 +124,16 @@ func (s *Sequencer) publish(a *attempt) {
 	if a.sub.Last() || len(a.ran) == 0 {
 		return
 	}
-	s.run(func() {
-		ctx, cancel := context.WithTimeout(s.life, publishTime)
-		defer cancel()
-		for _, r := range a.ran {
+	for _, r := range a.ran {
+		s.run(func() {
+			ctx, cancel := context.WithTimeout(s.life, publishTime)
+			defer cancel()
 			err := r.session.Publish(ctx, resultOf(a.sub, r.chain).Transactions)
 			if err != nil && !errors.Is(err, engine.ErrNotFound) && !errors.Is(err, engine.ErrSessionClosed) {
 				s.log.Debug("Engine does not answer from what is agreed on", "chain", r.chain, "slot", a.sub.Slot, "subblock", a.sub.Index, "err", err)
 			}
-		}
-	})
+		})
+	}
 }
 
 // publishTime bounds telling the engines: later, something newer is agreed on.

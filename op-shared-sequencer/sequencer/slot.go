@@ -135,7 +135,7 @@ var errMoved = errors.New("chain has moved")
 
 // drop ends the block's session: it has to be opened again.
 func (b *block) drop() {
-	if b.session != nil && b.envelope == nil {
+	if b.session != nil { // also one that is sealed: what was published of it is void
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		_ = b.session.Discard(ctx) // what is left of it expires in the engine

@@ -10,6 +10,7 @@ package stream
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -48,13 +49,16 @@ func (NoMetrics) SubscriptionEnded(error) {}
 // Config bounds a feed. Zero fields take the values of DefaultConfig.
 type Config struct {
 	Subscriptions int // at a time
+	PerSource     int // of one IP address
 	Queue         int // events that wait for one subscriber
 	Backlog       int // events that wait for the feed itself
 }
 
 // DefaultConfig lets a subscriber be some seconds behind: a slot of 1 s has a handful of
 // subblocks, and few bundles.
-func DefaultConfig() Config { return Config{Subscriptions: 1024, Queue: 256, Backlog: 4096} }
+func DefaultConfig() Config {
+	return Config{Subscriptions: 1024, PerSource: 32, Queue: 256, Backlog: 4096}
+}
 
 // Pool knows what became of bundles.
 type Pool interface {
@@ -78,6 +82,9 @@ type Feed struct {
 	closed bool
 	pool   Pool
 	subs   map[*Subscription]struct{}
+	// counted are those of subs that Subscribe made, and how many of them a source has.
+	counted int
+	sources map[netip.Prefix]int
 }
 
 var (
@@ -88,14 +95,14 @@ var (
 // New starts a feed. Close ends it.
 func New(cfg Config, m Metrics, l log.Logger) *Feed {
 	def := DefaultConfig()
-	for _, f := range []struct{ have, def *int }{{&cfg.Subscriptions, &def.Subscriptions}, {&cfg.Queue, &def.Queue}, {&cfg.Backlog, &def.Backlog}} {
+	for _, f := range []struct{ have, def *int }{{&cfg.Subscriptions, &def.Subscriptions}, {&cfg.PerSource, &def.PerSource}, {&cfg.Queue, &def.Queue}, {&cfg.Backlog, &def.Backlog}} {
 		if *f.have == 0 {
 			*f.have = *f.def
 		}
 	}
 	f := &Feed{
 		cfg: cfg, log: l, metrics: m, in: make(chan any, cfg.Backlog), stop: make(chan struct{}), done: make(chan struct{}),
-		subs: map[*Subscription]struct{}{},
+		subs: map[*Subscription]struct{}{}, sources: map[netip.Prefix]int{},
 	}
 	go f.run()
 	return f
@@ -196,6 +203,12 @@ func (f *Feed) pass(what any) {
 // drop ends a subscription. The caller holds mu.
 func (f *Feed) drop(s *Subscription, why error) {
 	delete(f.subs, s)
+	if s.counted {
+		f.counted--
+		if f.sources[s.source]--; f.sources[s.source] == 0 {
+			delete(f.sources, s.source)
+		}
+	}
 	s.err = why
 	close(s.events)
 	f.metrics.Subscribers(len(f.subs))
@@ -212,15 +225,39 @@ func (f *Feed) end(why error) {
 	}
 }
 
-// Subscribe tells of everything that happens from now on. Errors: ErrFull, ErrClosed.
-func (f *Feed) Subscribe() (*Subscription, error) {
+// Subscribe tells of everything that happens from now on. remote is the address of the
+// subscriber's connection. Errors: ErrFull, ErrClosed.
+func (f *Feed) Subscribe(remote string) (*Subscription, error) {
+	source, limited := Source(remote)
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if n := f.counted; n >= f.cfg.Subscriptions {
+		return nil, fmt.Errorf("%w: %d of %d", ErrFull, n, f.cfg.Subscriptions)
+	}
+	if n := f.sources[source]; limited && n >= f.cfg.PerSource {
+		return nil, fmt.Errorf("%w: %s has %d, which is all one address may have", ErrFull, source, n)
+	}
+	s, err := f.add()
+	if err != nil {
+		return nil, err
+	}
+	s.counted, s.source = true, source
+	f.counted++
+	f.sources[source]++
+	return s, nil
+}
+
+// subscribe is Subscribe for those that are counted elsewhere.
+func (f *Feed) subscribe() (*Subscription, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.add()
+}
+
+// add makes a subscription. The caller holds mu.
+func (f *Feed) add() (*Subscription, error) {
 	if f.closed {
 		return nil, ErrClosed
-	}
-	if len(f.subs) >= f.cfg.Subscriptions {
-		return nil, fmt.Errorf("%w: %d of %d", ErrFull, len(f.subs), f.cfg.Subscriptions)
 	}
 	s := &Subscription{feed: f, events: make(chan *Event, f.cfg.Queue)}
 	f.subs[s] = struct{}{}
@@ -233,6 +270,9 @@ type Subscription struct {
 	feed   *Feed
 	events chan *Event
 	err    error // set before events is closed
+
+	counted bool
+	source  netip.Prefix
 }
 
 // Events are in the order of the agreement. The channel is closed when the subscription ends.

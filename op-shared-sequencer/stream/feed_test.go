@@ -103,7 +103,7 @@ func made(t *testing.T) []sequencer.Committed {
 	add(&sequence.Subblock{
 		Steps: []sequence.Step{{Chain: chainB, Transactions: [][]byte{b2}}}, Results: []sequence.Result{result(chainA, 3, 92_000), result(chainB, 2, 71_000)},
 		Seals: []sequence.Seal{{Chain: chainA, Number: 8, BlockHash: common.Hash{0xbb, byte(chainA & 0xff)}}, {Chain: chainB, Number: 8}},
-	}, [][]engine.TxResult{{ran(b2, 21_000)}}, true)
+	}, [][]engine.TxResult{{ran(b2, 21_000, note)}}, true)
 	return out
 }
 
@@ -134,7 +134,7 @@ func newFeed(t *testing.T, cfg Config) (*Feed, *counted) {
 }
 
 func subscribe(t *testing.T, f *Feed) *Subscription {
-	s, err := f.Subscribe()
+	s, err := f.Subscribe("127.0.0.1:1")
 	require.NoError(t, err)
 	return s
 }
@@ -206,6 +206,7 @@ func TestReceipts(t *testing.T) {
 
 	sealed := fields(t, got[2].Receipts(chainB)[0].JSON)
 	require.NotNil(t, sealed["blockHash"])
+	require.Equal(t, sealed["blockHash"], sealed["logs"].([]any)[0].(map[string]any)["blockHash"])
 	require.Equal(t, "0x1", sealed["transactionIndex"])
 }
 
@@ -292,6 +293,30 @@ func TestBundles(t *testing.T) {
 	require.Equal(t, bundlepool.Executed, e.Bundle.State)
 }
 
+// One address cannot take all subscriptions, nor those of the streams' readers.
+func TestSources(t *testing.T) {
+	f, _ := newFeed(t, Config{Subscriptions: 5, PerSource: 2})
+	var subs []*Subscription
+	for range 2 {
+		s, err := f.Subscribe("10.0.0.1:1")
+		require.NoError(t, err)
+		subs = append(subs, s)
+	}
+	_, err := f.Subscribe("10.0.0.1:9")
+	require.ErrorIs(t, err, ErrFull)
+	require.ErrorContains(t, err, "10.0.0.1/32 has 2")
+	for range 3 {
+		subscribe(t, f)
+	}
+	_, err = f.Subscribe("10.0.0.2:1")
+	require.ErrorIs(t, err, ErrFull)
+	_, err = f.subscribe()
+	require.NoError(t, err, "a reader")
+	subs[0].Close()
+	_, err = f.Subscribe("10.0.0.1:9")
+	require.NoError(t, err)
+}
+
 // A subscriber that does not read loses its subscription, and nobody else notices.
 func TestSlow(t *testing.T) {
 	f, m := newFeed(t, Config{Queue: 2})
@@ -354,7 +379,7 @@ func TestMissed(t *testing.T) {
 func TestLimits(t *testing.T) {
 	f, _ := newFeed(t, Config{Subscriptions: 1})
 	s := subscribe(t, f)
-	_, err := f.Subscribe()
+	_, err := f.Subscribe("127.0.0.1:2")
 	require.ErrorIs(t, err, ErrFull)
 	s.Close()
 	s = subscribe(t, f)
@@ -362,7 +387,7 @@ func TestLimits(t *testing.T) {
 	for range s.Events() {
 	}
 	require.ErrorIs(t, s.Err(), ErrClosed)
-	_, err = f.Subscribe()
+	_, err = f.Subscribe("127.0.0.1:2")
 	require.ErrorIs(t, err, ErrClosed)
 	f.SubblockCommitted(made(t)[0]) // of no consequence
 }
@@ -396,18 +421,21 @@ func TestSocket(t *testing.T) {
 func TestSocketLimits(t *testing.T) {
 	f, _ := newFeed(t, Config{})
 	s := NewSocket(SocketConfig{Readers: 3, PerSource: 2}, f, []sequence.ChainID{chainA}, testlog.Logger(t, log.LevelCrit))
-	require.NoError(t, s.enter("10.0.0.1"))
-	require.NoError(t, s.enter("10.0.0.1"))
-	require.ErrorContains(t, s.enter("10.0.0.1"), "10.0.0.1")
-	require.NoError(t, s.enter("10.0.0.2"))
-	require.ErrorContains(t, s.enter("10.0.0.3"), "3 connections")
-	s.leave("10.0.0.1")
-	require.NoError(t, s.enter("10.0.0.3"))
-	for _, from := range []string{"10.0.0.1", "10.0.0.2", "10.0.0.3"} {
-		s.leave(from)
-	}
+	enter := func(remote string) error { return s.enter(Source(remote)) }
+	leave := func(remote string) { source, _ := Source(remote); s.leave(source) }
+	require.NoError(t, enter("10.0.0.1:1"))
+	require.NoError(t, enter("10.0.0.1:2"))
+	require.ErrorContains(t, enter("10.0.0.1:3"), "10.0.0.1")
+	require.NoError(t, enter("[2001:db8::1]:1"))
+	require.ErrorContains(t, enter("10.0.0.3:1"), "3 connections")
+	leave("10.0.0.1:1")
+	require.NoError(t, enter("[2001:db8::2]:1"))
+	leave("10.0.0.1:2")
+	require.ErrorContains(t, enter("[2001:db8::3]:1"), "2001:db8::/64", "one user's")
+	leave("[2001:db8::1]:1")
+	leave("[2001:db8::2]:1")
 	require.Empty(t, s.readers)
 	for range 3 {
-		require.NoError(t, s.enter("127.0.0.1"))
+		require.NoError(t, enter("127.0.0.1:1"))
 	}
 }

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
@@ -41,7 +41,7 @@ type Socket struct {
 	chains map[string]sequence.ChainID // by path
 
 	mu      sync.Mutex
-	readers map[string]int // by source
+	readers map[netip.Prefix]int // by source
 	total   int
 }
 
@@ -60,7 +60,7 @@ func NewSocket(cfg SocketConfig, feed *Feed, chains []sequence.ChainID, l log.Lo
 	if cfg.Ping == 0 {
 		cfg.Ping = def.Ping
 	}
-	s := &Socket{cfg: cfg, feed: feed, log: l, chains: map[string]sequence.ChainID{}, readers: map[string]int{}}
+	s := &Socket{cfg: cfg, feed: feed, log: l, chains: map[string]sequence.ChainID{}, readers: map[netip.Prefix]int{}}
 	for _, id := range chains {
 		s.chains["/"+strconv.FormatUint(uint64(id), 10)] = id
 	}
@@ -80,11 +80,8 @@ func (s *Socket) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "This is a WebSocket endpoint.", http.StatusUpgradeRequired)
 		return
 	}
-	source, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		source = r.RemoteAddr
-	}
-	if err := s.enter(source); err != nil {
+	source, limited := Source(r.RemoteAddr)
+	if err := s.enter(source, limited); err != nil {
 		http.Error(w, err.Error(), http.StatusTooManyRequests)
 		return
 	}
@@ -100,14 +97,13 @@ func (s *Socket) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = conn.Close(code, why)
 }
 
-func (s *Socket) enter(source string) error {
+func (s *Socket) enter(source netip.Prefix, limited bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ip := net.ParseIP(source)
 	switch {
 	case s.total >= s.cfg.Readers:
 		return fmt.Errorf("%d connections are open, which is all there may be: try again later", s.total)
-	case s.readers[source] >= s.cfg.PerSource && !(ip != nil && ip.IsLoopback()):
+	case limited && s.readers[source] >= s.cfg.PerSource:
 		return fmt.Errorf("%d connections from %s are open, which is all one address may have", s.readers[source], source)
 	}
 	s.readers[source]++
@@ -115,7 +111,7 @@ func (s *Socket) enter(source string) error {
 	return nil
 }
 
-func (s *Socket) leave(source string) {
+func (s *Socket) leave(source netip.Prefix) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.total--
@@ -126,7 +122,7 @@ func (s *Socket) leave(source string) {
 
 // serve writes what is agreed on until the reader goes or falls behind.
 func (s *Socket) serve(ctx context.Context, conn *websocket.Conn, chain sequence.ChainID) (websocket.StatusCode, string) {
-	sub, err := s.feed.Subscribe()
+	sub, err := s.feed.subscribe() // readers are counted above
 	if err != nil {
 		return websocket.StatusTryAgainLater, err.Error()
 	}

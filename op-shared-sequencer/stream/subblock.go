@@ -192,8 +192,8 @@ type Receipt struct {
 	JSON json.RawMessage
 }
 
-// wireReceipt is eth_getTransactionReceipt's, without the fees of L1. The block's hash is null
-// until the slot is sealed.
+// wireReceipt is eth_getTransactionReceipt's, without the fees of L1 and what only deposits have.
+// The block's hash is null until the slot is sealed, and zero in logs.
 type wireReceipt struct {
 	TransactionHash   common.Hash     `json:"transactionHash"`
 	TransactionIndex  hexutil.Uint64  `json:"transactionIndex"`
@@ -240,6 +240,12 @@ func (p *part) receipts() []Receipt {
 		}
 		if p.sealed != nil {
 			w.BlockHash = &p.sealed.Sealed.ExecutionPayload.BlockHash
+			w.Logs = make([]*types.Log, len(r.Logs))
+			for n, l := range r.Logs {
+				placed := *l
+				placed.BlockHash = *w.BlockHash
+				w.Logs[n] = &placed
+			}
 		}
 		var tx types.Transaction
 		if err := tx.UnmarshalBinary(r.Raw); err != nil {

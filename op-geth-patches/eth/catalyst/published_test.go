@@ -197,6 +197,19 @@ func TestPublishedAnew(t *testing.T) {
 	require.Zero(t, v.quantity("eth_getBalance", opRecipient(1), "pending"))
 	require.NotZero(t, v.quantity("eth_getBalance", opRecipient(2), "pending"))
 
+	// A block that is sealed and given up takes back what was published of it, too.
+	given := openHead(t, n)
+	run(t, given, opTransfer(0, 0, opRecipient(4)))
+	count, _ = commit(t, given)
+	require.NoError(t, given.Publish(count))
+	require.NotZero(t, v.quantity("eth_getBalance", opRecipient(4), "pending"))
+	seal(t, given)
+	require.NotZero(t, v.quantity("eth_getBalance", opRecipient(4), "pending"))
+	given.Discard()
+	require.Zero(t, v.quantity("eth_getBalance", opRecipient(4), "pending"))
+	count, _ = commit(t, anew)
+	require.NoError(t, anew.Publish(count))
+
 	old.Discard() // long over
 	require.NotNil(t, v.receipt(stays.Hash()))
 	anew.Discard()
@@ -214,7 +227,9 @@ func TestPublishedWhileBuilding(t *testing.T) {
 	var readers sync.WaitGroup
 	for range 3 {
 		v := viewOf(t, n)
-		readers.Go(func() {
+		readers.Add(1)
+		go func() {
+			defer readers.Done()
 			var least uint64
 			for {
 				have := v.quantity("eth_getTransactionCount", opAccounts()[0].addr, "pending")
@@ -230,7 +245,7 @@ func TestPublishedWhileBuilding(t *testing.T) {
 				default:
 				}
 			}
-		})
+		}()
 	}
 	for i := range 40 {
 		point, err := s.Savepoint()

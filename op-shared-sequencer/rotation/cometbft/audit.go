@@ -35,6 +35,9 @@ type Height struct {
 type Auditor struct {
 	genesis *operators.Genesis
 	state   *state // what the slots so far make; nil before the first
+	// proven: there was a slot with all proofs. broken: behind it was one without, so that
+	// nothing ties what follows to what stands before.
+	proven, broken bool
 }
 
 // NewAuditor makes an auditor for a set. Without a genesis it takes any.
@@ -69,6 +72,7 @@ func (a *Auditor) Slot(subs []*sequence.Subblock, agreement []byte) ([]Height, e
 	if gap {
 		before = before.skip(first)
 	}
+	whole, newest := true, (*proof)(nil)
 	for i, sub := range subs {
 		h := &heights[i]
 		h.Height = first + uint64(i)
@@ -77,6 +81,9 @@ func (a *Auditor) Slot(subs []*sequence.Subblock, agreement []byte) ([]Height, e
 			return nil, fmt.Errorf("height %d: %w", h.Height, err)
 		}
 		h.Round = int(commit.Round)
+		if newest = p; p == nil {
+			whole = false
+		}
 		at := before
 		if at == nil && i == len(subs)-1 { // the first slot: who voted for its end stands in it
 			at = after.voted()
@@ -96,6 +103,24 @@ func (a *Auditor) Slot(subs []*sequence.Subblock, agreement []byte) ([]Height, e
 	if before != nil && a.known(first) {
 		end.Wrong = append(end.Wrong, before.differs(after)...)
 	}
+	// The votes are for a header with the voters of the next height, and the next header's app
+	// hash is this height's: so what is written of them cannot be made up.
+	if newest != nil {
+		if !bytes.Equal(newest.header.NextValidatorsHash, after.now.Hash()) {
+			end.Wrong = append(end.Wrong, errors.New("the ledger has other voters of the next height than were agreed on"))
+		}
+		if after.hash != appHash(subs[len(subs)-1].Hash(), after.set) {
+			end.Wrong = append(end.Wrong, errors.New("the ledger has an app hash that is not of its subblock and its set of operators"))
+		}
+	}
+	if a.broken = a.broken || a.proven && !whole; a.broken {
+		for i := range heights {
+			if heights[i].Unproven == "" {
+				heights[i].Unproven = noBefore
+			}
+		}
+	}
+	a.proven = a.proven || whole
 	a.state = after
 	return heights, nil
 }
