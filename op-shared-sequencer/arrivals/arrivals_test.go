@@ -52,6 +52,53 @@ func TestRecorder(t *testing.T) {
 	require.Zero(t, seen.Transaction(902, common.Hash{3, 1}), "the oldest are gone")
 }
 
+// What a crash has cut off does not spoil what comes after it.
+func TestTornLine(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "arrivals.jsonl")
+	at := time.Unix(1_700_000_000, 0).UTC()
+	for _, torn := range []string{`{"time":"20`, "", `{"time":"2026-01-02T03:04:05Z"`} {
+		r, err := Record(path, 1<<20)
+		require.NoError(t, err)
+		require.NoError(t, r.Note(Arrival{at, 901, common.Hash{byte(len(torn) + 1)}}))
+		require.NoError(t, r.Close())
+		f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+		require.NoError(t, err)
+		_, err = f.WriteString(torn)
+		require.NoError(t, err)
+		require.NoError(t, f.Close())
+	}
+	r, err := Record(path, 1<<20)
+	require.NoError(t, err)
+	require.NoError(t, r.Close())
+	seen := Seen{}
+	require.NoError(t, seen.Load(path))
+	require.Len(t, seen, 3)
+	require.NoError(t, os.WriteFile(path, []byte(`{"time`), 0o600)) // nothing but that
+	r, err = Record(path, 1<<20)
+	require.NoError(t, err)
+	require.NoError(t, r.Note(Arrival{at, 901, common.Hash{9}}))
+	require.NoError(t, r.Close())
+	require.NoError(t, seen.Load(path))
+}
+
+// A recorder that could not go on to a new file tries again.
+func TestRotationFails(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "arrivals.jsonl")
+	r, err := Record(path, 200)
+	require.NoError(t, err)
+	note := func() error { return r.Note(Arrival{time.Unix(1, 0), 901, common.Hash{1}}) }
+	require.NoError(t, note())
+	require.NoError(t, os.Mkdir(path+olderSuffix, 0o700)) // in its way
+	require.NoError(t, os.WriteFile(filepath.Join(path+olderSuffix, "x"), nil, 0o600))
+	require.Error(t, note())
+	require.NoError(t, os.RemoveAll(path+olderSuffix))
+	require.NoError(t, note())
+	require.NoError(t, note())
+	require.NoError(t, r.Close())
+	require.NoError(t, Seen{}.Load(path))
+}
+
 func TestRead(t *testing.T) {
 	line := `{"time":"2026-01-02T03:04:05Z","hash":"0x` + strings.Repeat("11", 32) + `"}`
 	require.NoError(t, Seen{}.Read(strings.NewReader(line+"\n"+line[:20])), "one that is under way")

@@ -212,15 +212,15 @@ func (a *auditor) block(r *ledger.Record, o *sequence.Opening, at func(int) plac
 		env, _ = a.cfg.Payload(chain, seal.BlockHash)
 	}
 	raw := slices.Clone(o.Deposits)
-	deposited := map[common.Address]bool{}
-	for _, enc := range o.Deposits {
-		if from, ok := depositor(enc); ok {
-			deposited[from] = true
-		}
-	}
 	var list []Tx
 	var where []ran
 	signer := types.LatestSignerForChainID(chain.ID().ToBig())
+	deposited := map[common.Address]bool{}
+	for _, enc := range o.Deposits {
+		if from, ok := depositor(signer, enc); ok {
+			deposited[from] = true
+		}
+	}
 	var baseFee *big.Int
 	if env == nil {
 		a.report.Missing++
@@ -300,12 +300,12 @@ func (a *auditor) block(r *ledger.Record, o *sequence.Opening, at func(int) plac
 }
 
 // depositor is the sender of a deposit, whose nonce it raises.
-func depositor(enc []byte) (common.Address, bool) {
+func depositor(signer types.Signer, enc []byte) (common.Address, bool) {
 	tx := new(types.Transaction)
 	if tx.UnmarshalBinary(enc) != nil || !tx.IsDepositTx() {
 		return common.Address{}, false
 	}
-	from, err := types.Sender(types.NewIsthmusSigner(new(big.Int)), tx)
+	from, err := types.Sender(signer, tx)
 	return from, err == nil
 }
 

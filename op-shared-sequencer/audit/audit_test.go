@@ -76,6 +76,8 @@ type world struct {
 	votes   votes
 	heads   map[sequence.ChainID]eth.BlockID
 	last    common.Hash
+	// deposits are behind the first one.
+	deposits [][]byte
 }
 
 // votes are what each height was agreed on with.
@@ -102,7 +104,7 @@ func (w *world) slot(subblocks ...[]sequence.Step) *ledger.Record {
 	var openings []sequence.Opening
 	for _, chain := range []sequence.ChainID{chainA, chainB} {
 		o := sequence.Opening{
-			Chain: chain, ParentHash: w.heads[chain].Hash, ParentNumber: w.heads[chain].Number, GasLimit: 60_000_000, Deposits: [][]byte{{0x7e, byte(slot)}},
+			Chain: chain, ParentHash: w.heads[chain].Hash, ParentNumber: w.heads[chain].Number, GasLimit: 60_000_000, Deposits: append([][]byte{{0x7e, byte(slot)}}, w.deposits...),
 			PrevRandao: common.Hash{3}, FeeRecipient: common.Address{4}, ParentBeaconRoot: common.Hash{5},
 		}
 		openings, raw[chain] = append(openings, o), slices.Clone(o.Deposits)
@@ -235,6 +237,47 @@ func TestHonest(t *testing.T) {
 	require.EqualValues(t, 1, r.Slots, "the one before only tells who may lead")
 	r = w.audit(Config{To: first})
 	require.EqualValues(t, 1, r.Slots)
+}
+
+// A deposit, and an authorization in another account's transaction, raise nonces: the pool still
+// offers what they have made stale, and comes to the account's next transaction only behind it.
+func TestRaisedNonces(t *testing.T) {
+	sender := crypto.PubkeyToAddress(key(7).PublicKey)
+	deposit, err := types.NewTx(&types.DepositTx{From: sender, To: &common.Address{1}, Value: new(big.Int), Gas: 21_000}).MarshalBinary()
+	require.NoError(t, err)
+	signer := types.LatestSignerForChainID(chainA.ID().ToBig())
+	from, ok := depositor(signer, deposit)
+	require.True(t, ok)
+	require.Equal(t, sender, from)
+	_, ok = depositor(signer, call(chainA, 1, 0, 1))
+	require.False(t, ok)
+
+	auth, err := types.SignSetCode(key(7), types.SetCodeAuthorization{ChainID: *uint256.MustFromBig(chainA.ID().ToBig()), Address: common.Address{5}})
+	require.NoError(t, err)
+	delegates, err := types.MustSignNewTx(key(8), types.LatestSignerForChainID(chainA.ID().ToBig()), &types.SetCodeTx{
+		ChainID: uint256.MustFromBig(chainA.ID().ToBig()), To: common.Address{2}, Gas: 100_000, AuthList: []types.SetCodeAuthorization{auth},
+		GasTipCap: uint256.NewInt(5), GasFeeCap: uint256.NewInt(1005),
+	}).MarshalBinary()
+	require.NoError(t, err)
+	for name, c := range map[string]struct {
+		deposit bool
+		fill    [][]byte
+		wrong   bool
+	}{
+		"neither":          {false, [][]byte{call(chainA, 1, 0, 5), call(chainA, 7, 1, 9)}, true},
+		"a deposit":        {true, [][]byte{call(chainA, 1, 0, 5), call(chainA, 7, 1, 9)}, false},
+		"an authorization": {false, [][]byte{delegates, call(chainA, 7, 1, 9)}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			if c.deposit {
+				w.deposits = [][]byte{deposit}
+			}
+			w.slot([]sequence.Step{fill(chainA, c.fill...)})
+			r := w.audit(Config{})
+			require.Equal(t, !c.wrong, r.OK, "%v", r.Violations)
+		})
+	}
 }
 
 func TestViolations(t *testing.T) {

@@ -133,6 +133,14 @@ func TestFCFS(t *testing.T) {
 	found := rule.Check(&Fill{Txs: txs(seen(1, 5), seen(2, 0))})
 	require.Len(t, found, 1)
 	require.Equal(t, "it was seen 5s after the other", found[0].Reason)
+	// Neighbours that are within the tolerance do not hide who waited for long.
+	var late []Tx
+	for i := range 8 {
+		late = append(late, seen(byte(i+1), 5-float64(i)*.6))
+	}
+	for range 20 { // in whatever order the accounts are looked at
+		require.Len(t, rule.Check(&Fill{Txs: txs(late...)}), 6)
+	}
 }
 
 func TestPatterns(t *testing.T) {

@@ -195,6 +195,45 @@ func TestAudit(t *testing.T) {
 			require.Equal(t, noProof, h.Unproven)
 		}
 	})
+	t.Run("behind a slot without proofs nothing is proven", func(t *testing.T) {
+		a := NewAuditor(c.genesis)
+		strip := func(s *slot) {
+			s.agreement = body(t, s.agreement, func(b *agreementBody) {
+				for i := range b.Votes {
+					commit, _, err := parseVotes(b.Votes[i])
+					require.NoError(t, err)
+					b.Votes[i], err = commit.ToProto().Marshal()
+					require.NoError(t, err)
+				}
+			})
+		}
+		_, err := at(t, a, 0, strip)
+		require.NoError(t, err)
+		heights, err := a.Slot(led.slots[3], led.agreed[3])
+		require.NoError(t, err)
+		for _, h := range heights {
+			require.Equal(t, noBefore, h.Unproven)
+		}
+	})
+	t.Run("own voters behind a slot that is left out", func(t *testing.T) {
+		a := NewAuditor(c.genesis)
+		_, err := a.Slot(led.slots[0], led.agreed[0])
+		require.NoError(t, err)
+		heights, err := a.Slot(led.slots[2], body(t, led.agreed[2], func(b *agreementBody) {
+			var p cmtproto.ValidatorSet
+			require.NoError(t, p.Unmarshal(b.Now))
+			p.Validators[0].VotingPower++
+			p.TotalVotingPower = 0
+			vals, err := types.ValidatorSetFromProto(&p)
+			require.NoError(t, err)
+			p2, err := vals.ToProto()
+			require.NoError(t, err)
+			b.Now, err = p2.Marshal()
+			require.NoError(t, err)
+		}))
+		require.NoError(t, err)
+		require.ErrorContains(t, errors.Join(heights[len(heights)-1].Wrong...), "other voters of the next height")
+	})
 	t.Run("an earlier version reads it", func(t *testing.T) {
 		var b agreementBody
 		require.NoError(t, rlp.DecodeBytes(led.agreed[2], &b))
