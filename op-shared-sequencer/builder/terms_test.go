@@ -46,6 +46,13 @@ func TestOneOfAName(t *testing.T) {
 	require.Len(t, w.order.Bundles, 2)
 	require.Equal(t, first.Hash(), w.order.Bundles[0].Hash)
 	require.Equal(t, other.Hash(), w.order.Bundles[1].Hash)
+
+	// Nor if one is voted on in the subblock before.
+	w = newWorld(t, chainA, chainB)
+	w.ahead = []common.Hash{first.Hash()}
+	require.NoError(t, w.build(bg, checked(t, first, second, other), newLeaping()))
+	require.Len(t, w.order.Bundles, 1)
+	require.Equal(t, other.Hash(), w.order.Bundles[0].Hash)
 }
 
 // What the conditions of a subblock's bundles cost stays below what the others accept.
