@@ -174,8 +174,10 @@ func (f *Feed) pass(what any) {
 		if !follows(&what, f.last) {
 			f.last = nil
 		}
-		f.last = newSubblock(what, f.last)
-		e.Subblock = f.last
+		e.Subblock = newSubblock(what, f.last)
+		if f.last = e.Subblock; what.Subblock.Last() {
+			f.last = nil // nothing follows in its slot
+		}
 	case common.Hash:
 		if pool == nil {
 			return
@@ -185,9 +187,6 @@ func (f *Feed) pass(what any) {
 			return // it is forgotten already
 		}
 		e.Bundle = &s
-	}
-	if what, ok := what.(sequencer.Committed); ok && what.Subblock.Last() {
-		defer func() { f.last = nil }() // nothing follows in its slot
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -55,6 +55,17 @@ func TestAudit(t *testing.T) {
 		subs      []*sequence.Subblock
 		agreement []byte
 	}
+	// strip leaves the votes without their proofs, as earlier versions wrote them.
+	strip := func(s *slot) {
+		s.agreement = body(t, s.agreement, func(b *agreementBody) {
+			for i := range b.Votes {
+				commit, _, err := parseVotes(b.Votes[i])
+				require.NoError(t, err)
+				b.Votes[i], err = commit.ToProto().Marshal()
+				require.NoError(t, err)
+			}
+		})
+	}
 	// at audits the ledger with its third slot changed, and tells what is found in that.
 	at := func(t *testing.T, a *Auditor, from int, change func(s *slot)) ([]Height, error) {
 		for i := from; i < 2; i++ {
@@ -179,16 +190,7 @@ func TestAudit(t *testing.T) {
 		}
 	})
 	t.Run("of an earlier version", func(t *testing.T) {
-		heights, err := at(t, NewAuditor(c.genesis), 0, func(s *slot) {
-			s.agreement = body(t, s.agreement, func(b *agreementBody) {
-				for i := range b.Votes {
-					commit, _, err := parseVotes(b.Votes[i])
-					require.NoError(t, err)
-					b.Votes[i], err = commit.ToProto().Marshal()
-					require.NoError(t, err)
-				}
-			})
-		})
+		heights, err := at(t, NewAuditor(c.genesis), 0, strip)
 		require.NoError(t, err)
 		for _, h := range heights {
 			require.Empty(t, h.Wrong)
@@ -197,16 +199,6 @@ func TestAudit(t *testing.T) {
 	})
 	t.Run("behind a slot without proofs nothing is proven", func(t *testing.T) {
 		a := NewAuditor(c.genesis)
-		strip := func(s *slot) {
-			s.agreement = body(t, s.agreement, func(b *agreementBody) {
-				for i := range b.Votes {
-					commit, _, err := parseVotes(b.Votes[i])
-					require.NoError(t, err)
-					b.Votes[i], err = commit.ToProto().Marshal()
-					require.NoError(t, err)
-				}
-			})
-		}
 		_, err := at(t, a, 0, strip)
 		require.NoError(t, err)
 		heights, err := a.Slot(led.slots[3], led.agreed[3])
