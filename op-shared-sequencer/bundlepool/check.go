@@ -14,8 +14,6 @@ import (
 	"github.com/ethereum/go-ethereum/core/types"
 	"github.com/ethereum/go-ethereum/params"
 
-	"github.com/ethereum-optimism/optimism/op-core/predeploys"
-
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
 
@@ -48,7 +46,7 @@ type Name struct {
 // transactions declares some.
 func (e *Entry) Executes() bool {
 	return slices.ContainsFunc(e.Transactions, func(tx *types.Transaction) bool {
-		return tx == nil || slices.ContainsFunc(tx.AccessList(), func(a types.AccessTuple) bool { return a.Address == predeploys.CrossL2InboxAddr })
+		return tx == nil || sequence.Executes(tx)
 	})
 }
 

@@ -2,6 +2,7 @@ package sequence
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/core/types"
@@ -51,17 +52,13 @@ func (s *Subblock) Places() ([]Place, error) {
 	return places, nil
 }
 
-// executesMessage says whether a transaction may execute a message: that needs the
-// CrossL2Inbox in its access list.
 func executesMessage(raw []byte) bool {
 	tx := new(types.Transaction)
-	if tx.UnmarshalBinary(raw) != nil {
-		return false
-	}
-	for _, entry := range tx.AccessList() {
-		if entry.Address == params.InteropCrossL2InboxAddress {
-			return true
-		}
-	}
-	return false
+	return tx.UnmarshalBinary(raw) == nil && Executes(tx)
+}
+
+// Executes says whether a transaction may execute a message: that needs the CrossL2Inbox in
+// its access list.
+func Executes(tx *types.Transaction) bool {
+	return slices.ContainsFunc(tx.AccessList(), func(a types.AccessTuple) bool { return a.Address == params.InteropCrossL2InboxAddress })
 }
