@@ -112,7 +112,9 @@ test("what a cell and its details say is what the chain says", async () => {
 test("a message is an arc to the chain that executed it", async () => {
   await page.waitForSelector('#arcs path[data-arc="901-902"]', { state: "attached" });
   // The page is held where the arc is, and looked at closely.
-  const found = await until("an arc and its cell", () => page.evaluate(() => {
+  // Arcs are drawn in the frame after the grid: between the two they would be those of the columns before.
+  const found = await until("an arc and its cell", () => page.evaluate(async () => {
+    await new Promise(requestAnimationFrame);
     const p = document.querySelector('#arcs path[data-arc="901-902"]:not(.older)');
     if (!p) return null;
     const at = p.getPointAtLength(p.getTotalLength()), box = document.getElementById("arcs").getBoundingClientRect();
