@@ -53,7 +53,9 @@ function take(u) {
   for (const s of u.slots) S.slots.set(s.slot, s);
   for (const n of [...S.slots.keys()].sort((a, b) => a - b).slice(0, -S.keep)) S.slots.delete(n);
   for (const f of u.faults) {
-    if (announced && !S.faults.has(f.id)) announce(f.text);
+    // One that comes back within a minute keeps its id, and is news all the same.
+    const had = S.faults.get(f.id);
+    if (announced && (!had || (f.open && f.count > had.count))) announce(f.text);
     S.faults.set(f.id, f);
   }
   for (const id of [...S.faults.keys()].slice(0, -50)) S.faults.delete(id);
