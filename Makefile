@@ -36,7 +36,7 @@ bin/op-node: upstream
 bin/op-geth: upstream
 	cd $(GETH_TREE) && GOWORK=off $(GO) build -o $(CURDIR)/$@ ./cmd/geth
 bin/devnet: upstream
-	$(GO) build -o $@ ./op-e2e/cmd/devnet
+	$(GO) build -ldflags "-X main.GitCommit=$(GIT_COMMIT)" -o $@ ./op-e2e/cmd/devnet
 bin/op-shared-sequencer: upstream
 	$(GO) build -ldflags "-X main.GitCommit=$(GIT_COMMIT)" -o $@ ./op-shared-sequencer/cmd
 
@@ -66,7 +66,8 @@ test-contracts: ## forge tests of our contracts
 test-unit: upstream contracts ## unit tests, ours with the race detector
 	$(GO) test -race $(CORE)
 	$(GO) test -run AMillion ./op-shared-sequencer/executor
-	$(GO) test ./op-node/... ./packages/... ./op-e2e/genesis/... ./op-e2e/devnet/... ./op-e2e/compose/... ./op-e2e/cmd/...
+	$(GO) test ./op-node/... ./packages/... ./op-e2e/genesis/... ./op-e2e/devnet/... ./op-e2e/compose/... ./op-e2e/cmd/... ./op-e2e/bench/... ./op-e2e/scaling/...
+	cd op-e2e/bench/page && GOWORK=off $(GO) test ./...
 
 .PHONY: test-alerts
 test-alerts: ## test the alerts with promtool
@@ -187,8 +188,21 @@ bench-executor: upstream ## messages verified per second over ten million logs: 
 race: upstream contracts ## system tests under the race detector; only accesses of ours count
 	@ops/scripts/race.sh $(ARGS)
 
+.PHONY: stock
+stock: upstream ## build upstream's op-node and op-geth without our patches to build/stock, for benchmarks
+	@ops/scripts/stock.sh
+
+# QUICK=1: few and short rounds, under five minutes once stock is built. ONLY names scenarios.
 .PHONY: bench
-bench: upstream contracts ## benchmarks against stock, as ratios of one run
+bench: stock contracts bin/devnet ## measure beside stock: build/reports/bench.json, and build/reports/bench with a page (QUICK=1 ONLY=stock,scale)
+	@ops/scripts/bench.sh
+
+.PHONY: bench-page
+bench-page: ## write docs/benchmarks.md from build/reports/bench.json
+	@ops/scripts/bench.sh page docs
+
+.PHONY: bench-session
+bench-session: upstream contracts ## small benchmarks of sessions against stock, as ratios of one run
 	$(GO) test -run '^$$' -bench . -benchtime 5x ./op-e2e/bench/... ./op-node/mends/...
 
 .PHONY: fuzz

@@ -1,4 +1,3 @@
-// Package bench measures the parts of a slot against stock, in the same run.
 package bench
 
 // What a session saves against the stock way of building and storing a block, on the

@@ -67,6 +67,27 @@ func (d *Devnet) StopOperator(ctx context.Context, i int) error  { return d.ops[
 func (d *Devnet) StartNode(ctx context.Context) error { return d.ops[0].StartNode(ctx) }
 func (d *Devnet) StopNode(ctx context.Context) error  { return d.ops[0].StopNode(ctx) }
 
+// StartGeth runs another op-geth of a chain, of any version, on a directory of its own beside
+// the devnet's. Its caller stops it.
+func (d *Devnet) StartGeth(ctx context.Context, chain uint64, binary, dir string) (*Geth, error) {
+	return startGeth(ctx, gethConfig{Binary: binary, engineConfig: engineConfig{
+		Chain: chain, Genesis: d.genesis.L2[chain], Dir: dir, JWT: devnetJWT(), Log: d.log,
+	}})
+}
+
+// GenesisDir is where the files of the rollups' genesis are.
+func (d *Devnet) GenesisDir() string { return genesisPath(d.dir) }
+
+// FreePorts are ports that nothing listens on.
+func FreePorts(n int) ([]int, error) {
+	p := newPorts()
+	out := make([]int, n)
+	for i := range out {
+		out[i] = p.next(0)
+	}
+	return out, p.err
+}
+
 // StartLoad sends rate transfers a second to every chain, from a user that nothing else uses.
 func (d *Devnet) StartLoad(rate int) (*Load, error) {
 	from, err := User(loadUser)

@@ -88,6 +88,9 @@ type Config struct {
 	Blobs      bool
 	NoBatcher  bool
 	NoProposer bool
+	// Bare is L1 and the rollups' genesis alone, without operators, batchers and proposer: for
+	// other software to run the rollups on. What asks an operator does not work then.
+	Bare bool
 	// ProposalInterval is the time between the proposer's dispute games.
 	ProposalInterval time.Duration
 	// Archive has embedded engines write the state of every block, so that a crash loses none.

@@ -77,6 +77,9 @@ func Start(ctx context.Context, cfg Config) (_ *Devnet, err error) {
 	if err := d.startL1(); err != nil {
 		return nil, err
 	}
+	if cfg.Bare {
+		return d, nil
+	}
 	if err := d.startOperators(ctx); err != nil {
 		return nil, err
 	}

@@ -92,6 +92,9 @@ func startGeth(ctx context.Context, cfg gethConfig) (*Geth, error) {
 	return g, g.Start(ctx)
 }
 
+// JWTPath is the file of the secret of its authenticated RPC.
+func (g *Geth) JWTPath() string { return g.jwtPath() }
+
 func (g *Geth) jwtPath() string { return filepath.Join(g.cfg.Dir, "jwt.hex") }
 func (g *Geth) dataDir() string { return filepath.Join(g.cfg.Dir, gethDir) }
 func (g *Geth) name() string    { return fmt.Sprintf("op-geth of chain %d", g.cfg.Chain) }

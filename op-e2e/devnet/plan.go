@@ -79,15 +79,19 @@ type tuning struct {
 	Bundles        config.Bundles `json:"bundles"`
 	TimeoutPropose time.Duration  `json:"timeoutPropose"`
 	TimeoutVote    time.Duration  `json:"timeoutVote"`
+	RPCRate        float64        `json:"rpcRate"`
+	RelaySlotGas   uint64         `json:"relaySlotGas"`
+	RelaySenderGas uint64         `json:"relaySenderGas"`
 }
 
 func tuningOf(s *config.SharedSequencer) tuning {
-	return tuning{s.ChainGrace, s.FillLead, s.SealLead, s.Subblocks, s.Bundles, s.Agreement.TimeoutPropose, s.Agreement.TimeoutVote}
+	return tuning{s.ChainGrace, s.FillLead, s.SealLead, s.Subblocks, s.Bundles, s.Agreement.TimeoutPropose, s.Agreement.TimeoutVote, s.RPCRate, s.Relays.SlotGas, s.Relays.SenderGas}
 }
 
 func (t *tuning) apply(s *config.SharedSequencer) {
 	s.ChainGrace, s.FillLead, s.SealLead, s.Subblocks, s.Bundles = t.ChainGrace, t.FillLead, t.SealLead, t.Subblocks, t.Bundles
 	s.Agreement.TimeoutPropose, s.Agreement.TimeoutVote = t.TimeoutPropose, t.TimeoutVote
+	s.RPCRate, s.Relays.SlotGas, s.Relays.SenderGas = t.RPCRate, t.RelaySlotGas, t.RelaySenderGas
 }
 
 // plans lays out all operators, those that join last: directories, ports, keys, who knows whom.

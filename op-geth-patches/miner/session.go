@@ -260,6 +260,7 @@ func (s *Session) Execute(ctx context.Context, txs []*types.Transaction, atomic 
 	if err := s.usable(); err != nil {
 		return nil, err
 	}
+	txs = s.pooled(txs)
 	if len(txs) >= recoverAhead {
 		core.SenderCacher().Recover(s.env.signer, txs) // costs more than running a transfer
 	}
@@ -297,6 +298,19 @@ func (s *Session) Execute(ctx context.Context, txs []*types.Transaction, atomic 
 		return results, s.release(before.id)
 	}
 	return results, nil
+}
+
+// pooled takes the pool's own copy of each transaction that it has: whoever follows a leader has
+// most of them by gossip, and the sender, which costs more than running a transfer, and the size
+// that L1 is paid for are known of that copy. The hash covers the signature: it is the same.
+func (s *Session) pooled(txs []*types.Transaction) []*types.Transaction {
+	out := make([]*types.Transaction, len(txs))
+	for i, tx := range txs {
+		if out[i] = s.miner.txpool.Get(tx.Hash()); out[i] == nil {
+			out[i] = tx
+		}
+	}
+	return out
 }
 
 // execute runs one transaction. The error is the session's.

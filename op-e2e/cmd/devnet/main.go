@@ -63,7 +63,7 @@ func newApp(out io.Writer) *cli.App {
 	// Not for people: `up --separate` starts it.
 	app.Commands = append(app.Commands, &cli.Command{Name: "operator", Hidden: true, Usage: "be one operator of a devnet that runs", Flags: operatorFlags, Action: operator, OnUsageError: usage})
 	app.Commands = append(app.Commands, drillCommands...)
-	app.Commands = append(app.Commands, judgeCommand, latencyCommand, composeCommand, l1Command)
+	app.Commands = append(app.Commands, judgeCommand, latencyCommand, benchCommand, composeCommand, l1Command)
 	for _, c := range slices.Concat(app.Commands, composeCommand.Subcommands) {
 		c.HideHelpCommand, c.OnUsageError = true, usage
 	}

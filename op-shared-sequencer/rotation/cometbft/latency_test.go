@@ -4,8 +4,10 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -60,10 +62,10 @@ func TestLatencyReport(t *testing.T) {
 		Operators: 4, Bytes: *reportSize, OneWayDelay: ms(*reportDelay), Heights: *reportHeights, Readiness: *reportReady,
 		ThreeHops: 3 * ms(*reportDelay),
 	}
-	t.Run("one disk", func(t *testing.T) { r.OneDisk = measure(t, r.ThreeHops) })
+	t.Run("one disk", func(t *testing.T) { r.OneDisk = measure(t, r.Operators, r.Bytes, r.Heights).latency(r.ThreeHops) })
 	t.Run("memory", func(t *testing.T) {
 		t.Setenv("TMPDIR", inMemory)
-		r.latency = measure(t, r.ThreeHops)
+		r.latency = measure(t, r.Operators, r.Bytes, r.Heights).latency(r.ThreeHops)
 	})
 	data, err := json.MarshalIndent(r, "", "  ")
 	require.NoError(t, err)
@@ -71,24 +73,45 @@ func TestLatencyReport(t *testing.T) {
 	t.Logf("%s", data)
 }
 
-func measure(t *testing.T, threeHops float64) latency {
-	_, proxied := through(t, *reportDelay)
-	c := newCluster(t, 4, 4, proxied)
+// measurement is what a run of a cluster comes to.
+type measurement struct {
+	took []float64 // ms from Propose to the commit of more than two thirds, ascending
+	sent []float64 // bytes that each operator sent for a subblock
+	cpu  float64   // ms of processor time for a subblock, of an operator
+}
+
+func (m *measurement) latency(threeHops float64) latency {
+	l := latency{P50: m.took[len(m.took)/2], P99: m.took[len(m.took)*99/100]}
+	if threeHops > 0 {
+		l.Ratio = l.P50 / threeHops
+	}
+	return l
+}
+
+// measure has n operators agree on subblocks of a size.
+func measure(t *testing.T, n, size, heights int) *measurement {
+	w, proxied := through(t, *reportDelay)
+	c := newCluster(t, n, n, proxied)
 	c.pace.interval = 400 * time.Millisecond // so that heights do not wait for each other
-	c.patient = patience + 4*time.Duration(*reportHeights)*c.pace.interval
-	content := make([]byte, *reportSize)
+	c.patient = patience + 4*time.Duration(heights)*c.pace.interval
+	content := make([]byte, size)
 	_, err := rand.Read(content)
 	require.NoError(t, err)
 	for _, o := range c.ops {
 		o.prepare = func(m *fakeMachine, cfg *Config) {
 			m.content, cfg.NoReadiness = content, !*reportReady
 			// The leader of a round that was given up would be measured otherwise.
-			cfg.Timeouts.Propose = time.Second
+			cfg.Timeouts.Propose = time.Second + time.Duration(size)*time.Second/(4<<20)
 		}
 	}
 	c.start()
 	from := c.advance(5)
-	c.reach(from + *reportHeights)
+	sent, cpu := w.sent(), cpuTime(t)
+	c.reach(from + heights)
+	out := &measurement{cpu: ms(cpuTime(t)-cpu) / float64(heights*n)}
+	for o, n := range w.sent() {
+		out.sent = append(out.sent, float64(n-sent[o])/float64(heights))
+	}
 
 	proposed := map[common.Hash]time.Time{}
 	commits := map[common.Hash][]time.Time{}
@@ -102,20 +125,72 @@ func measure(t *testing.T, threeHops float64) latency {
 			proposed[h] = when
 		}
 	}
+	quorum := 2*n/3 + 1
 	order, _ := c.ops[0].machine.history()
-	var took []float64
-	for _, s := range order[from : from+*reportHeights] {
+	for _, s := range order[from : from+heights] {
 		all := commits[s.Hash()]
 		slices.SortFunc(all, time.Time.Compare)
-		require.GreaterOrEqual(t, len(all), 3)
-		took = append(took, ms(all[2].Sub(proposed[s.Hash()])))
+		require.GreaterOrEqual(t, len(all), quorum)
+		out.took = append(out.took, ms(all[quorum-1].Sub(proposed[s.Hash()])))
 	}
-	slices.Sort(took)
-	l := latency{P50: took[len(took)/2], P99: took[len(took)*99/100]}
-	if threeHops > 0 {
-		l.Ratio = l.P50 / threeHops
+	slices.Sort(out.took)
+	return out
+}
+
+// cpuTime is this process's so far.
+func cpuTime(t *testing.T) time.Duration {
+	var u syscall.Rusage
+	require.NoError(t, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// operatorsReport is a row of TestOperatorsReport, as op-e2e/bench reads it.
+type operatorsReport struct {
+	Operators   int     `json:"operators"`
+	Bytes       int     `json:"bytes"`
+	OneWayDelay float64 `json:"oneWayDelay"` // ms
+	Heights     int     `json:"heights"`
+	P50         float64 `json:"commitP50"` // ms
+	P99         float64 `json:"commitP99"`
+	Sent        float64 `json:"sentBytes"` // by an operator for a subblock: the mean over all, and the most
+	SentMax     float64 `json:"sentBytesMax"`
+	CPU         float64 `json:"cpuMsPerOperator"` // for a subblock
+}
+
+// TestOperatorsReport measures sets of several sizes, and four operators with subblocks of 10 MB:
+//
+//	go test -run TestOperatorsReport ./op-shared-sequencer/rotation/cometbft -args -report operators.json -heights 40
+func TestOperatorsReport(t *testing.T) {
+	if *reportPath == "" {
+		t.Skip("needs -args -report FILE")
 	}
-	return l
+	var rows []operatorsReport
+	row := func(n, size, heights int) (r operatorsReport) {
+		t.Run(fmt.Sprintf("%d operators, %d bytes", n, size), func(t *testing.T) {
+			t.Setenv("TMPDIR", inMemory)
+			m := measure(t, n, size, heights)
+			l := m.latency(0)
+			r = operatorsReport{
+				Operators: n, Bytes: size, OneWayDelay: ms(*reportDelay), Heights: heights, P50: l.P50, P99: l.P99, CPU: m.cpu,
+			}
+			for _, b := range m.sent {
+				r.Sent += b / float64(len(m.sent))
+				r.SentMax = max(r.SentMax, b)
+			}
+		})
+		return r
+	}
+	for _, n := range []int{1, 4, 7, 10} {
+		rows = append(rows, row(n, *reportSize, *reportHeights))
+	}
+	big := row(4, 10<<20, max(5, *reportHeights/4))
+	data, err := json.MarshalIndent(map[string]any{
+		"operators": rows,
+		"bigSlot":   map[string]any{"operators": big.Operators, "oneWayDelay": big.OneWayDelay, "commitP50": big.P50, "commitP99": big.P99},
+	}, "", "  ")
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(*reportPath, append(data, '\n'), 0o644))
+	t.Logf("%s", data)
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,6 +17,8 @@ type tcpProxy struct {
 	target   string
 	delay    time.Duration
 	all      sync.WaitGroup
+	// Bytes from those who connect, and to them.
+	forth, back atomic.Int64
 
 	mu    sync.Mutex
 	cut   bool
@@ -83,12 +86,12 @@ func (p *tcpProxy) accept() {
 			p.drop(to)
 			continue
 		}
-		p.all.Go(func() { p.pipe(to, from) })
-		p.all.Go(func() { p.pipe(from, to) })
+		p.all.Go(func() { p.pipe(to, from, &p.forth) })
+		p.all.Go(func() { p.pipe(from, to, &p.back) })
 	}
 }
 
-func (p *tcpProxy) pipe(dst, src net.Conn) {
+func (p *tcpProxy) pipe(dst, src net.Conn, count *atomic.Int64) {
 	defer p.drop(dst)
 	defer p.drop(src)
 	type chunk struct {
@@ -109,6 +112,7 @@ func (p *tcpProxy) pipe(dst, src net.Conn) {
 		buf := make([]byte, 65536)
 		n, err := src.Read(buf)
 		if n > 0 {
+			count.Add(int64(n))
 			chunks <- chunk{buf[:n], time.Now().Add(p.delay)}
 		}
 		if err != nil {
@@ -134,6 +138,16 @@ func through(t *testing.T, delay time.Duration) (*web, func(*cluster)) {
 			return p.addr()
 		}
 	}
+}
+
+// sent is how many bytes each operator has sent to the others.
+func (w *web) sent() map[*operator]int64 {
+	out := map[*operator]int64{}
+	for pair, p := range w.proxies {
+		out[pair[0]] += p.forth.Load()
+		out[pair[1]] += p.back.Load()
+	}
+	return out
 }
 
 // split cuts everything between the operators in a group and the others, or heals it.

@@ -1,0 +1,81 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ethereum/go-ethereum/common"
+)
+
+// How long the parts may take. All are many times what they take when nothing is wrong.
+const (
+	startTime = 2 * time.Minute
+	roundTime = 10 * time.Minute
+)
+
+// accounts is how many senders there are: op-geth's pool keeps their transactions in order, and
+// a block of many senders is what chains have.
+const accounts = 100
+
+// againstStock measures saturation, overhead and messages: on stock and on ours in turn, each
+// time on fresh chains.
+func (c *Config) againstStock(ctx context.Context, r *Report) error {
+	chains := chainIDs(2)
+	r.Overhead = &Overhead{Chains: len(chains), Rate: overheadRate, Seconds: c.pick(10, 30)}
+	if r.CrossChain == nil {
+		r.CrossChain = new(CrossChain)
+	}
+	r.CrossChain.Messages = &Messages{Seconds: c.pick(6, 15)}
+	for round := range c.pick(1, 3) {
+		for _, start := range []func(context.Context, []uint64) (*system, error){c.startStock, c.startOurs} {
+			if err := c.stockRound(ctx, r, chains, start); err != nil {
+				return fmt.Errorf("round %d: %w", round+1, err)
+			}
+		}
+	}
+	return nil
+}
+
+// stockRound is one round on one system.
+func (c *Config) stockRound(ctx context.Context, r *Report, chains []uint64, start func(context.Context, []uint64) (*system, error)) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, roundTime)
+	defer cancel()
+	s, err := start(ctx, chains)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close(context.WithoutCancel(ctx))) }()
+	senders, err := newSenders(accounts)
+	if err != nil {
+		return err
+	}
+	if err := fund(ctx, s, senders); err != nil {
+		return err
+	}
+	if err := mint(ctx, s, senders, s.token); err != nil {
+		return err
+	}
+	contracts := map[uint64]common.Address{}
+	for _, chain := range chains {
+		if contracts[chain], err = deployWriter(ctx, s, senders[0], chain); err != nil {
+			return err
+		}
+	}
+	if err := c.overhead(ctx, s, senders[0], r.Overhead); err != nil {
+		return fmt.Errorf("overhead: %w", err)
+	}
+	if err := c.messages(ctx, s, senders, r.CrossChain.Messages); err != nil {
+		return fmt.Errorf("messages: %w", err)
+	}
+	for i, w := range []workload{transfers(), tokens(s.token), storage(contracts[chains[0]])} {
+		if len(r.Saturation) == i {
+			r.Saturation = append(r.Saturation, Saturation{Workload: w.name, Chains: len(chains), Seconds: c.pick(6, 15)})
+		}
+		if err := c.saturate(ctx, s, senders, w, &r.Saturation[i]); err != nil {
+			return fmt.Errorf("saturation, %s: %w", w.name, err)
+		}
+	}
+	return nil
+}

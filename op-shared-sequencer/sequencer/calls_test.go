@@ -1,0 +1,70 @@
+package sequencer
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine/enginefake"
+)
+
+// counter counts the calls that are made to an engine. Over the authenticated RPC each is one
+// request, so that they are what a slot costs an operator whose engines are not embedded.
+type counter struct {
+	mu    sync.Mutex
+	calls map[string]int
+}
+
+func (c *counter) watch(e *enginefake.Engine) {
+	e.SetHook(func(_ context.Context, call string) error {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.calls[call]++
+		return nil
+	})
+}
+
+// take gives what was counted, and begins anew.
+func (c *counter) take() map[string]int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := c.calls
+	c.calls = map[string]int{}
+	return out
+}
+
+// What a slot asks of one chain's engine is a bill that every operator pays each second for every
+// chain: a change that adds to it has to say so here.
+func TestCallsPerSlot(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		w.run(3 * time.Second)
+		const slots = 10
+		count := &counter{calls: map[string]int{}}
+		count.watch(w.a().engine)
+		perSlot := func() map[string]int {
+			out := map[string]int{}
+			for call, n := range count.take() {
+				require.Zero(t, n%slots, "%s was called %d times in %d slots", call, n, slots)
+				out[call] = n / slots
+			}
+			return out
+		}
+		w.run(slots * time.Second)
+		idle := perSlot()
+		for range slots {
+			w.a().sendPlain(3)
+			w.run(time.Second)
+		}
+		busy := perSlot()
+		// The savepoint is the fill's, for transactions of the pool that execute messages. import and setHead
+		// are op-node's own, as in stock.
+		require.Equal(t, map[string]int{
+			"open": 1, "savepoint": 1, "fill": 1, "release": 1, "seal": 1, "insert": 1, "import": 1, "setHead": 1,
+		}, idle)
+		require.Equal(t, idle, busy, "transactions cost no calls of their own")
+	})
+}
