@@ -115,8 +115,12 @@ images: upstream ## build the images op-shared-sequencer/{op-node,op-geth,op-bat
 images-check: upstream ## build everything in the images twice, and compare
 	@ops/scripts/docker.sh ops/docker/images.sh check
 
+.PHONY: devnet-check
+devnet-check: bin/devnet
+	@$(COMPOSE) check --chains $(CHAINS) --operators $(COMPOSE_OPERATORS) $(ARGS)
+
 .PHONY: devnet-up
-devnet-up: contracts images bin/devnet ## run a devnet in containers (CHAINS=2 OPERATORS=4 PORT_BASE=18500 PROJECT=sharedseq ARGS="--help")
+devnet-up: devnet-check contracts images ## run a devnet in containers (CHAINS=2 OPERATORS=4 PORT_BASE=18500 PROJECT=sharedseq ARGS="--help")
 	@$(COMPOSE) up --chains $(CHAINS) --operators $(COMPOSE_OPERATORS) $(ARGS)
 
 .PHONY: devnet-status

@@ -176,14 +176,19 @@ func versions(commit, file string) (Versions, error) {
 
 // add adds a value to the side it belongs to.
 func (p *Pair) add(name string, v float64) {
-	if name == nameStock {
-		p.Stock = append(p.Stock, sig(v))
-	} else {
-		p.Ours = append(p.Ours, sig(v))
+	to := map[string]*Values{nameStock: &p.Stock, nameOurs: &p.Ours, nameProcess: &p.Split}[name]
+	*to = append(*to, sig(v))
+	p.Ratio, p.RatioSplit = ratio(p.Ours, p.Stock), ratio(p.Split, p.Stock)
+}
+
+// ratio of medians, nil where it says nothing.
+func ratio(a, b Values) *float64 {
+	x, y := a.Median(), b.Median()
+	if len(a) == 0 || y <= 0 || x < 0 {
+		return nil
 	}
-	if m := p.Stock.Median(); m != 0 {
-		p.Ratio = round(p.Ours.Median() / m)
-	}
+	r := round(x / y)
+	return &r
 }
 
 // sig keeps four significant digits.

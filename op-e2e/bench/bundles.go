@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,6 +19,8 @@ import (
 const (
 	// bundleSenders have one bundle under way each: so many are the most that wait.
 	bundleSenders = 1500
+	// bundleTime is how long a bundle may take: many times what one takes.
+	bundleTime = 30 * time.Second
 	// sendersAtOnce is how many requests are open.
 	sendersAtOnce = 16
 	// conflictGroup is how many bundles exclude each other.
@@ -122,9 +123,7 @@ func (c *Config) bundleRound(ctx context.Context, s *system, senders []*sender, 
 	defer stop()
 	group, sending := errgroup.WithContext(sending)
 	limit := make(chan struct{}, sendersAtOnce)
-	var mu sync.Mutex
-	var all []sentBundle
-	var number atomic.Int64
+	var number, failed atomic.Int64
 	for _, by := range senders {
 		group.Go(func() error {
 			for sending.Err() == nil {
@@ -138,10 +137,19 @@ func (c *Config) bundleRound(ctx context.Context, s *system, senders []*sender, 
 				if err != nil {
 					return err
 				}
-				mu.Lock()
-				all = append(all, sentBundle{res.BundleHash, hashes})
-				mu.Unlock()
-				if err := heads.wait(ctx, hashes); err != nil {
+				waiting, cancel := context.WithTimeout(ctx, bundleTime)
+				err = heads.wait(waiting, hashes)
+				cancel()
+				if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+					st, err := s.shared.BundleStatus(ctx, res.BundleHash)
+					if err != nil {
+						return err
+					}
+					fmt.Fprintf(c.Out, "  bundle %s is %s after %v\n", res.BundleHash, st.State, bundleTime)
+					failed.Add(1)
+					return nil // its nonces are not known any more
+				}
+				if err != nil {
 					return err
 				}
 				for _, chain := range s.chains {
@@ -161,7 +169,7 @@ func (c *Config) bundleRound(ctx context.Context, s *system, senders []*sender, 
 	}
 	executed := w.txs / float64(len(s.chains))
 	out.PerSecond = append(out.PerSecond, sig(executed/w.took.Seconds()))
-	out.Failed = append(out.Failed, 0) // each sender waits for its own to be executed
+	out.Failed = append(out.Failed, float64(failed.Load()))
 	out.Missed = append(out.Missed, sig(w.missed))
 	cpu := float64(w.used.CPU.Microseconds()) / 1000 / max(1, executed)
 	out.CPU = append(out.CPU, sig(cpu))

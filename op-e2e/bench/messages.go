@@ -59,10 +59,11 @@ func (c *Config) messages(ctx context.Context, s *system, senders []*sender, out
 		}
 	}()
 	sent := map[common.Hash]time.Time{}
+	var began time.Time
 	got, err := s.during(ctx, func(ctx context.Context) error {
-		start := time.Now()
+		began = time.Now()
 		for i := range messageRate * out.Seconds {
-			if err := sleep(ctx, time.Until(start.Add(time.Duration(i)*time.Second/messageRate))); err != nil {
+			if err := sleep(ctx, time.Until(began.Add(time.Duration(i)*time.Second/messageRate))); err != nil {
 				return err
 			}
 			by := senders[i%(len(senders)-1)]
@@ -82,6 +83,9 @@ func (c *Config) messages(ctx context.Context, s *system, senders []*sender, out
 	if err != nil {
 		return err
 	}
+	if len(got.blocks[from]) == 0 {
+		return fmt.Errorf("chain %d of %s has no block in %d s", from, s.name, out.Seconds)
+	}
 	first := got.blocks[from][0].NumberU64()
 	done, err := s.awaitRelayed(relaying, from, to, first, len(sent))
 	if err != nil {
@@ -95,9 +99,9 @@ func (c *Config) messages(ctx context.Context, s *system, senders []*sender, out
 		if err := heads.wait(ctx, []common.Hash{m.by}); err != nil {
 			return err
 		}
-		seen, _ := heads.seen(m.by)
+		seen, _, _ := heads.seen(m.by) // it has been
 		latency = append(latency, seen.Sub(sent[m.tx]))
-		if seen.Before(sent[m.tx].Add(time.Duration(out.Seconds) * time.Second)) {
+		if seen.Before(began.Add(time.Duration(out.Seconds) * time.Second)) {
 			within++
 		}
 	}

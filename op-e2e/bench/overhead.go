@@ -130,6 +130,7 @@ type headTimes struct {
 	mu       sync.Mutex
 	at       map[uint64][]headTime
 	included map[common.Hash]time.Time
+	failed   error
 	stops    []func()
 	group    sync.WaitGroup
 }
@@ -166,34 +167,45 @@ func (h *headTimes) follow(ctx context.Context, c *ethclient.Client, chain uint6
 		case head := <-heads:
 			seen := time.Now()
 			b, err := c.BlockByHash(ctx, head.Hash())
-			if err != nil {
-				continue // replaced
-			}
 			h.mu.Lock()
+			if err != nil {
+				if h.failed == nil && ctx.Err() == nil {
+					h.failed = fmt.Errorf("block %d of chain %d: %w", head.Number, chain, err)
+				}
+				h.mu.Unlock()
+				return
+			}
 			h.at[chain] = append(h.at[chain], headTime{head.Time, seen})
 			for _, tx := range b.Transactions() {
 				h.included[tx.Hash()] = seen
 			}
 			h.mu.Unlock()
-		case <-ended:
+		case err := <-ended: // nil: we unsubscribed
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			if err != nil && h.failed == nil {
+				h.failed = fmt.Errorf("heads of chain %d: %w", chain, err)
+			}
 			return
 		}
 	}
 }
 
 // seen is when a transaction's block was told.
-func (h *headTimes) seen(tx common.Hash) (time.Time, bool) {
+func (h *headTimes) seen(tx common.Hash) (at time.Time, ok bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	at, ok := h.included[tx]
-	return at, ok
+	at, ok = h.included[tx]
+	return at, ok, h.failed
 }
 
 // wait returns when all transactions have been seen.
 func (h *headTimes) wait(ctx context.Context, txs []common.Hash) error {
 	for _, tx := range txs {
 		for {
-			if _, ok := h.seen(tx); ok {
+			if _, ok, err := h.seen(tx); err != nil {
+				return err
+			} else if ok {
 				break
 			}
 			if err := sleep(ctx, poolTick); err != nil {

@@ -39,7 +39,7 @@ type Machine struct {
 
 // Versions are those of what was measured.
 type Versions struct {
-	Commit   string `json:"commit"` // ours; "-dirty" behind it if files had changed
+	Commit   string `json:"commit"` // ours; empty if it is not known
 	Optimism string `json:"optimism"`
 	OpGeth   string `json:"opGeth"`
 	CometBFT string `json:"cometbft"`
@@ -57,12 +57,16 @@ func (v Values) Median() float64 {
 	return (s[(len(s)-1)/2] + s[len(s)/2]) / 2
 }
 
-// Pair is one figure of stock and of ours. Rounds are interleaved: stock, ours, stock, ours.
+// Pair is one figure of stock and of ours, which is one operator alone: with engines embedded in its
+// process, and split, with engines in processes of their own as stock's are. Rounds are interleaved,
+// and begin with another of them each time.
 type Pair struct {
 	Stock Values `json:"stock"`
 	Ours  Values `json:"ours"`
-	// Ratio is ours to stock, of the medians.
-	Ratio float64 `json:"ratio"`
+	Split Values `json:"split,omitempty"`
+	// Ratio is ours to stock, of the medians. Absent where stock has none, or one of them is negative.
+	Ratio      *float64 `json:"ratio,omitempty"`
+	RatioSplit *float64 `json:"ratioSplit,omitempty"`
 }
 
 // Saturation is a workload that always has more to offer than two chains take: how much is
@@ -82,6 +86,9 @@ type Saturation struct {
 	Missed       Pair `json:"slotsMissed"`
 	Fullness     Pair `json:"fullness"`
 	Transactions Pair `json:"transactionsPerSecond"`
+	// Waiting is the least that was seen to wait in a pool, in blocks' worth: below 1 the chains may
+	// have taken more than was offered.
+	Waiting Pair `json:"leastWaitingBlocks"`
 }
 
 // Overhead is what is paid when nothing crosses chains: a few transfers a second on each.
@@ -108,7 +115,8 @@ type CrossChain struct {
 	Messages *Messages `json:"messages,omitempty"`
 }
 
-// Bundles are as many as the sequencer takes, each a transfer on every chain.
+// Bundles each are a transfer on every chain, of 1500 senders who send the next one when the last one
+// is in blocks.
 type Bundles struct {
 	Chains    int    `json:"chains"`
 	Seconds   int    `json:"seconds"`
@@ -132,7 +140,7 @@ type Conflict struct {
 // Messages are sent by plain transactions on one chain to another.
 type Messages struct {
 	Seconds int `json:"seconds"`
-	// PerSecond is how many are executed; Slots how many slots lie between the block that initiates a
+	// PerSecond is how many were seen executed in the time in which 20 a second were sent; Slots how many slots lie between the block that initiates a
 	// message and the one that executes it, by median; SlotsMax the most; LatencyP50 milliseconds from sending
 	// to the head that has executed it. Stock has a relayer that watches heads and sends at once.
 	PerSecond  Pair `json:"perSecond"`
@@ -169,7 +177,7 @@ type Operators struct {
 	// Sent is bytes that an operator sends for a subblock, by mean over all, SentMax of the one that sends most.
 	Sent    float64 `json:"sentBytes"`
 	SentMax float64 `json:"sentBytesMax"`
-	CPU     float64 `json:"cpuMsPerOperator"` // for a subblock
+	CPU     float64 `json:"cpuMsPerOperator"` // for a subblock, of the whole test with its proxies
 }
 
 // Follower is what verifying a slot costs against building it.

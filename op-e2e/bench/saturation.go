@@ -2,7 +2,10 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math"
+	"sync/atomic"
 	"time"
 
 	"github.com/ethereum/go-ethereum/common/hexutil"
@@ -14,7 +17,7 @@ import (
 )
 
 // backlog is for how many full blocks transactions wait in a pool.
-const backlog = 2
+const backlog = 4
 
 // mostPerSecond is how many transactions a second a round is prepared for, on each chain. It is
 // more than this kind of machine takes; a round that runs out fails.
@@ -44,8 +47,11 @@ func (c *Config) saturate(ctx context.Context, s *system, senders []*sender, w w
 		})
 	}
 	// Begin when blocks are full.
-	if err := sleep(feeding, 2*time.Second); err != nil {
-		return group.Wait()
+	if err := sleep(feeding, 3*time.Second); err != nil {
+		return errors.Join(group.Wait(), err)
+	}
+	for _, f := range feeds {
+		f.least.Store(int64(f.depth))
 	}
 	got, err := s.during(ctx, func(ctx context.Context) error { return sleep(feeding, time.Duration(seconds)*time.Second) })
 	stop()
@@ -55,6 +61,11 @@ func (c *Config) saturate(ctx context.Context, s *system, senders []*sender, w w
 	if err != nil {
 		return err
 	}
+	waiting := math.Inf(1)
+	for _, f := range feeds {
+		waiting = min(waiting, float64(f.least.Load())/float64(perBlock))
+	}
+	out.Waiting.add(s.name, waiting)
 	cpu := got.used.CPU.Seconds()
 	out.GasLimit = genesis.DefaultGasLimit
 	out.GasPerSecond.add(s.name, got.gas/got.took.Seconds())
@@ -63,8 +74,8 @@ func (c *Config) saturate(ctx context.Context, s *system, senders []*sender, w w
 	out.Missed.add(s.name, got.missed)
 	out.Fullness.add(s.name, got.gas/got.gasLimit)
 	out.Transactions.add(s.name, got.txs/got.took.Seconds())
-	fmt.Fprintf(c.Out, "  %-5s %-9s %6.1f Mgas/s  %6.1f Mgas per CPU second  %5.0f tx/s  %.0f %% full  %.1f missed\n", s.name, w.name,
-		got.gas/got.took.Seconds()/1e6, got.gas/cpu/1e6, got.txs/got.took.Seconds(), 100*got.gas/got.gasLimit, got.missed)
+	fmt.Fprintf(c.Out, "  %-5s %-9s %6.1f Mgas/s  %6.1f Mgas per CPU second  %5.0f tx/s  %.0f %% full  %.1f missed  %.1f blocks wait\n", s.name, w.name,
+		got.gas/got.took.Seconds()/1e6, got.gas/cpu/1e6, got.txs/got.took.Seconds(), 100*got.gas/got.gasLimit, got.missed, waiting)
 	if err := s.drain(ctx); err != nil {
 		return err
 	}
@@ -88,6 +99,7 @@ type feed struct {
 	client *rpc.Client
 	txs    []*types.Transaction
 	depth  int // transactions that wait
+	least  atomic.Int64
 }
 
 // poolTick is how often a pool is looked at.
@@ -99,6 +111,7 @@ func (f *feed) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		f.least.Store(min(f.least.Load(), int64(n)))
 		for n < f.depth {
 			if len(f.txs) == 0 {
 				return fmt.Errorf("the chain takes more than was prepared: raise mostPerSecond")

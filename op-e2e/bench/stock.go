@@ -13,6 +13,7 @@ import (
 const (
 	startTime = 2 * time.Minute
 	roundTime = 10 * time.Minute
+	stopTime  = time.Minute
 )
 
 // accounts is how many senders there are: op-geth's pool keeps their transactions in order, and
@@ -28,8 +29,11 @@ func (c *Config) againstStock(ctx context.Context, r *Report) error {
 		r.CrossChain = new(CrossChain)
 	}
 	r.CrossChain.Messages = &Messages{Seconds: c.pick(6, 15)}
+	systems := []func(context.Context, []uint64) (*system, error){c.startStock, c.startOurs, c.startSplit}
 	for round := range c.pick(1, 3) {
-		for _, start := range []func(context.Context, []uint64) (*system, error){c.startStock, c.startOurs} {
+		// Each is the first one once, and each comes after each other one.
+		for i := range systems {
+			start := systems[(round+i)%len(systems)]
 			if err := c.stockRound(ctx, r, chains, start); err != nil {
 				return fmt.Errorf("round %d: %w", round+1, err)
 			}

@@ -44,6 +44,9 @@ type system struct {
 const (
 	nameStock = "stock"
 	nameOurs  = "ours"
+	// nameProcess is ours with op-geths that are processes of their own, behind the authenticated RPC, as
+	// stock's are.
+	nameProcess = "split"
 )
 
 // base is what both have in common: two rollups with blocks of 1 s, no batcher, no proposer, as
@@ -51,9 +54,12 @@ const (
 func (c *Config) base(chains []uint64) devnet.Config {
 	dc := c.Devnet
 	dc.Chains = chains
-	dc.NoBatcher, dc.NoProposer = true, true
+	dc.NoBatcher, dc.NoProposer, dc.L1Poll = true, true, l1Poll
 	return dc
 }
+
+// l1Poll is how often op-nodes ask for L1's head, which has blocks of 2 s.
+const l1Poll = time.Second
 
 // chainIDs are n of them.
 func chainIDs(n int) []uint64 {
@@ -77,11 +83,13 @@ func (c *Config) startStock(ctx context.Context, chains []uint64) (_ *system, er
 	var nodes []*devnet.Child
 	stop := func(ctx context.Context) error {
 		var errs []error
+		bounded, cancel := context.WithTimeout(ctx, stopTime)
+		defer cancel()
 		for _, n := range nodes {
-			errs = append(errs, n.Stop(ctx))
+			errs = append(errs, n.Stop(bounded))
 		}
 		for _, g := range geths {
-			errs = append(errs, g.Stop(ctx))
+			errs = append(errs, g.Stop(bounded))
 		}
 		return errors.Join(append(errs, d.Stop(ctx))...)
 	}
@@ -98,7 +106,7 @@ func (c *Config) startStock(ctx context.Context, chains []uint64) (_ *system, er
 	if err := os.WriteFile(l1Config, data, 0o644); err != nil {
 		return nil, err
 	}
-	ports, err := devnet.FreePorts(len(chains))
+	ports, err := devnet.FreePorts(2 * len(chains))
 	if err != nil {
 		return nil, err
 	}
@@ -111,12 +119,13 @@ func (c *Config) startStock(ctx context.Context, chains []uint64) (_ *system, er
 		}
 		geths, engines[chain] = append(geths, g), g
 		n, err := startStockNode(c.stockNode(), []string{
-			"--l1", d.L1().HTTP(), "--l1.beacon", d.L1().Beacon(), "--l1.rpckind", "standard", "--l1.http-poll-interval", "100ms",
+			"--l1", d.L1().HTTP(), "--l1.beacon", d.L1().Beacon(), "--l1.rpckind", "standard", "--l1.http-poll-interval", l1Poll.String(),
 			"--l1.epoch-poll-interval", "2s", "--rollup.l1-chain-config", l1Config,
 			"--l2", g.Auth(), "--l2.jwt-secret", g.JWTPath(), "--rollup.config", filepath.Join(d.GenesisDir(), genesis.RollupFile(chain)),
 			"--interop.dependency-set", filepath.Join(d.GenesisDir(), genesis.DepSetFile),
 			"--sequencer.enabled", "--sequencer.l1-confs", strconv.FormatUint(dc.ConfDepth, 10),
-			"--p2p.disable", "--rpc.addr", "127.0.0.1", "--rpc.port", strconv.Itoa(ports[i]), "--log.level", "warn",
+			"--p2p.disable", "--rpc.addr", "127.0.0.1", "--rpc.port", strconv.Itoa(ports[2*i]), "--log.level", "warn",
+			"--metrics.enabled", "--metrics.addr", "127.0.0.1", "--metrics.port", strconv.Itoa(ports[2*i+1]),
 		}, filepath.Join(dir, "op-node.log"))
 		if err != nil {
 			return nil, err
@@ -134,7 +143,15 @@ func (c *Config) startStock(ctx context.Context, chains []uint64) (_ *system, er
 	for _, chain := range chains {
 		urls[chain], s.ws[chain] = engines[chain].HTTP(), engines[chain].WS()
 	}
-	return s, s.connect(ctx, urls)
+	if err := s.connect(ctx, urls); err != nil {
+		return nil, err
+	}
+	for _, c := range s.clients { // as much as ours logs; it says where it listens in a line of another level
+		if err := c.CallContext(ctx, nil, "debug_verbosity", 2); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
 }
 
 // startStockNode runs an op-node that logs to a file.
@@ -156,13 +173,24 @@ func startStockNode(binary string, args []string, path string) (*devnet.Child, e
 
 // startOurs runs one operator, alone, with embedded engines, in one process.
 func (c *Config) startOurs(ctx context.Context, chains []uint64) (*system, error) {
+	return startDevnet(ctx, c.oneOperator(chains), nameOurs)
+}
+
+// startSplit runs one operator, alone, with engines that are processes of their own.
+func (c *Config) startSplit(ctx context.Context, chains []uint64) (*system, error) {
+	dc := c.oneOperator(chains)
+	dc.Engines = devnet.Process
+	return startDevnet(ctx, dc, nameProcess)
+}
+
+func (c *Config) oneOperator(chains []uint64) devnet.Config {
 	dc := c.base(chains)
 	dc.Operators, dc.Separate, dc.LogLevel = 1, true, "warn"
-	return startDevnet(ctx, dc)
+	return dc
 }
 
 // startDevnet runs a devnet whose first operator is measured.
-func startDevnet(ctx context.Context, dc devnet.Config) (_ *system, err error) {
+func startDevnet(ctx context.Context, dc devnet.Config, name string) (_ *system, err error) {
 	ports, err := devnet.FreePorts(1)
 	if err != nil {
 		return nil, err
@@ -180,7 +208,7 @@ func startDevnet(ctx context.Context, dc devnet.Config) (_ *system, err error) {
 	}
 	o := d.Operator(0)
 	s := &system{
-		name: nameOurs, chains: dc.Chains, token: d.Genesis().TestToken, ws: map[uint64]string{}, stop: d.Stop,
+		name: name, chains: dc.Chains, token: d.Genesis().TestToken, ws: map[uint64]string{}, stop: d.Stop,
 		pids: func() []int { return []int{o.PID()} }, metrics: fmt.Sprintf("http://127.0.0.1:%d/metrics", ports[0]),
 	}
 	defer func() {
@@ -303,6 +331,10 @@ type window struct {
 
 // during measures a system while f runs.
 func (s *system) during(ctx context.Context, f func(ctx context.Context) error) (*window, error) {
+	// From a head to a head: else there would be a block more or less in it by chance.
+	if err := s.awaitBlocks(ctx, 1); err != nil {
+		return nil, err
+	}
 	first, err := s.heads(ctx)
 	if err != nil {
 		return nil, err
@@ -313,6 +345,9 @@ func (s *system) during(ctx context.Context, f func(ctx context.Context) error) 
 	}
 	start := time.Now()
 	if err := f(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.awaitBlocks(ctx, 1); err != nil {
 		return nil, err
 	}
 	w := &window{took: time.Since(start), blocks: map[uint64][]*types.Block{}}

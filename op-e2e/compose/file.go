@@ -137,7 +137,7 @@ func (f *file) add(name string, s service) error {
 	s.ReadOnly, s.Tmpfs = true, []string{"/tmp"}
 	if s.Healthcheck == nil {
 		// Often, for a quick start, but each check costs a process; patient, for machines that do much else.
-		s.Healthcheck = &healthcheck{Interval: "5s", Timeout: "10s", StartPeriod: "60s", Retries: 6}
+		s.Healthcheck = &healthcheck{Interval: "10s", Timeout: "10s", StartPeriod: "60s", Retries: 3}
 	}
 	return f.put(name, s)
 }

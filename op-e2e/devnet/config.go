@@ -100,6 +100,8 @@ type Config struct {
 	IngressFilter bool
 	// P2P switches gossip of unsafe blocks on.
 	P2P bool
+	// L1Poll is how often op-nodes ask for L1's head. 0: 100 ms, so that tests wait for little.
+	L1Poll time.Duration
 	// ConfDepth is how many L1 blocks behind the L1 head the origin of a block stays.
 	ConfDepth uint64
 

@@ -137,7 +137,8 @@ func (g *Geth) Start(ctx context.Context) error {
 	if g.http != "" {
 		port, authPort = portOf(g.http), portOf(g.auth)
 	}
-	cache := 128 // MB
+	// As embedded ones: 64 MB each for the database, clean and dirty state, 32 MB for the snapshot.
+	cache := 224 // MB
 	if g.cfg.Small {
 		cache = 64
 	}
@@ -148,7 +149,8 @@ func (g *Geth) Start(ctx context.Context) error {
 		"--http", "--http.addr", "127.0.0.1", "--http.port", strconv.Itoa(port), "--http.api", "eth,net,web3,debug,txpool", "--http.corsdomain", "*", "--http.vhosts", "*",
 		"--ws", "--ws.addr", "127.0.0.1", "--ws.port", strconv.Itoa(port), "--ws.api", "eth,net,web3,debug,txpool", "--ws.origins", "*",
 		"--authrpc.addr", "127.0.0.1", "--authrpc.port", strconv.Itoa(authPort), "--authrpc.jwtsecret", g.jwtPath(),
-		"--cache", strconv.Itoa(cache),
+		"--cache", strconv.Itoa(cache), "--cache.database", "29", "--cache.trie", "29", "--cache.gc", "29", "--cache.snapshot", "15",
+		"--history.logs.disable",
 		"--txpool.nolocals", "--txpool.journal", "", "--txpool.accountslots", "20000", "--txpool.globalslots", "40000",
 		"--txpool.accountqueue", "20000", "--txpool.globalqueue", "40000",
 		"--log.format", "json", "--verbosity", "3",

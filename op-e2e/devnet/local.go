@@ -99,7 +99,7 @@ func (o *localOperator) startNode(ctx context.Context) error {
 	nc := nodeConfig{
 		Dir: filepath.Join(p.Dir, "node"), Genesis: o.genesis, JWT: devnetJWT(),
 		L1:      l1Endpoints{Config: o.genesis.L1.Config, RPC: p.L1, Beacon: p.Beacon},
-		Engines: map[uint64]string{}, Port: p.Node, Metrics: p.Metrics, ConfDepth: p.ConfDepth, Sequence: true,
+		Engines: map[uint64]string{}, Port: p.Node, Metrics: p.Metrics, ConfDepth: p.ConfDepth, L1Poll: p.L1Poll, Sequence: true,
 		P2P: p.P2P, Signers: map[uint64]*ecdsa.PrivateKey{},
 	}
 	var ready []engine.Engine

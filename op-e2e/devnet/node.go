@@ -1,6 +1,7 @@
 package devnet
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"encoding/hex"
@@ -50,6 +51,8 @@ type nodeConfig struct {
 	Metrics int // port; 0: none are served
 	// ConfDepth is how many L1 blocks behind the L1 head a block's origin stays.
 	ConfDepth uint64
+	// L1Poll is how often L1's head is asked for; 0: 100 ms.
+	L1Poll time.Duration
 	// Sequence switches the shared sequencer on.
 	Sequence bool
 	// P2P switches gossip on. Signers are the keys that sign blocks, by chain.
@@ -57,11 +60,13 @@ type nodeConfig struct {
 	Signers map[uint64]*ecdsa.PrivateKey
 }
 
+const defaultL1Poll = 100 * time.Millisecond
+
 // config makes the op-node's configuration without the shared sequencer's own part.
 func (c *nodeConfig) config() (*config.Config, error) {
 	out := &config.Config{
 		Host: &snconfig.CLIConfig{
-			DataDir: c.Dir, L1NodeAddr: c.L1.RPC, L1BeaconAddr: c.L1.Beacon, L1HTTPPollInterval: 100 * time.Millisecond,
+			DataDir: c.Dir, L1NodeAddr: c.L1.RPC, L1BeaconAddr: c.L1.Beacon, L1HTTPPollInterval: cmp.Or(c.L1Poll, defaultL1Poll),
 			RPCConfig:     oprpc.CLIConfig{ListenAddr: "127.0.0.1", ListenPort: c.Port, EnableAdmin: true},
 			MetricsConfig: opmetrics.CLIConfig{Enabled: c.Metrics != 0, ListenAddr: "127.0.0.1", ListenPort: c.Metrics},
 		},
@@ -71,7 +76,7 @@ func (c *nodeConfig) config() (*config.Config, error) {
 		n := &opnodeconfig.Config{
 			L1: &opnodeconfig.L1EndpointConfig{
 				L1NodeAddr: c.L1.RPC, L1RPCKind: sources.RPCKindStandard, BatchSize: 20,
-				HttpPollInterval: 100 * time.Millisecond, MaxConcurrency: 10,
+				HttpPollInterval: cmp.Or(c.L1Poll, defaultL1Poll), MaxConcurrency: 10,
 			},
 			L1ChainConfig:       c.L1.Config,
 			L2:                  &opnodeconfig.L2EndpointConfig{L2EngineAddr: auth, L2EngineJWTSecret: c.JWT, L2EngineCallTimeout: 10 * time.Second},

@@ -64,10 +64,11 @@ type operatorPlan struct {
 	Listen    string   `json:"consensus,omitempty"`
 	Peers     []string `json:"consensusPeers,omitempty"`
 
-	ConfDepth uint64 `json:"confDepth"`
-	P2P       bool   `json:"p2p"`
-	Tuning    tuning `json:"tuning"`
-	LogLevel  string `json:"logLevel"`
+	ConfDepth uint64        `json:"confDepth"`
+	L1Poll    time.Duration `json:"l1Poll,omitempty"` // ns
+	P2P       bool          `json:"p2p"`
+	Tuning    tuning        `json:"tuning"`
+	LogLevel  string        `json:"logLevel"`
 }
 
 // tuning is what Config.Sequencer may change for operators in processes of their own.
@@ -108,7 +109,7 @@ func (d *Devnet) plans() ([]*operatorPlan, error) {
 	for i := range plans {
 		p := &operatorPlan{
 			Index: i, Root: d.dir, Dir: d.dir, L1: d.l1.HTTP(), Beacon: d.l1.Beacon(), Chains: d.chains,
-			Mode: d.cfg.Engines, Geth: d.cfg.Geth, Small: n > 1, ConfDepth: d.cfg.ConfDepth, P2P: d.cfg.P2P, Filter: d.cfg.IngressFilter, Archive: d.cfg.Archive,
+			Mode: d.cfg.Engines, Geth: d.cfg.Geth, Small: n > 1, ConfDepth: d.cfg.ConfDepth, L1Poll: d.cfg.L1Poll, P2P: d.cfg.P2P, Filter: d.cfg.IngressFilter, Archive: d.cfg.Archive,
 			Tuning: tuningOf(&ss), LogLevel: cmp.Or(d.cfg.LogLevel, "info"),
 		}
 		if i > 0 {

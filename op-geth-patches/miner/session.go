@@ -302,12 +302,15 @@ func (s *Session) Execute(ctx context.Context, txs []*types.Transaction, atomic 
 
 // pooled takes the pool's own copy of each transaction that it has: whoever follows a leader has
 // most of them by gossip, and the sender, which costs more than running a transfer, and the size
-// that L1 is paid for are known of that copy. The hash covers the signature: it is the same.
+// that L1 is paid for are known of that copy. The hash covers the signature: it is the same, but for
+// a condition (eth_sendRawTransactionConditional), which is the pool's alone and no part of what was
+// agreed on: one that has a condition is not taken.
 func (s *Session) pooled(txs []*types.Transaction) []*types.Transaction {
 	out := make([]*types.Transaction, len(txs))
 	for i, tx := range txs {
-		if out[i] = s.miner.txpool.Get(tx.Hash()); out[i] == nil {
-			out[i] = tx
+		out[i] = tx
+		if p := s.miner.txpool.Get(tx.Hash()); p != nil && p.Conditional() == nil {
+			out[i] = p
 		}
 	}
 	return out

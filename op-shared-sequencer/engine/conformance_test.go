@@ -342,6 +342,29 @@ func TestExecuteStops(t *testing.T) {
 	})
 }
 
+// What the pool knows of a transaction beside what its hash covers, a condition that its sender has
+// set here, is nothing to those who follow what was agreed on.
+func TestExecuteWhatThePoolHas(t *testing.T) {
+	each(t, func(t *testing.T, r *rig) {
+		raw := r.chain.Transfer(0, 0, to(1))
+		tx := enginetest.Decode(t, raw)
+		over := uint64(1) // long ago
+		tx.SetConditional(&types.TransactionConditional{TimestampMax: &over})
+		other := r.chain.Transfer(1, 0, to(1))
+		for _, err := range r.node.Backend().TxPool().Add([]*types.Transaction{tx, enginetest.Decode(t, other)}, true) {
+			require.NoError(t, err)
+		}
+		require.NotNil(t, r.node.Backend().TxPool().Get(tx.Hash()).Conditional())
+		res := r.execute(r.open(), false, raw, other)
+		require.Len(t, res, 2)
+		for i, raw := range [][]byte{raw, other} {
+			require.NoError(t, res[i].Err)
+			require.Equal(t, types.ReceiptStatusSuccessful, res[i].Status)
+			require.Equal(t, raw, res[i].Raw)
+		}
+	})
+}
+
 func TestExecuteAtomic(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, r *rig) {

@@ -12,6 +12,6 @@ USER 65532:65532
 WORKDIR /data
 EXPOSE 8545 5052
 # The beacon API listens before the RPC does.
-HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=6 CMD ["/bin/healthcheck", "http://127.0.0.1:8545", "eth_blockNumber"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["/bin/healthcheck", "http://127.0.0.1:8545", "eth_blockNumber"]
 ENTRYPOINT ["/bin/devnet"]
 CMD ["l1"]

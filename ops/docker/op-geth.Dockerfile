@@ -10,5 +10,5 @@ ADD root.tar /
 USER 65532:65532
 WORKDIR /data
 EXPOSE 8545 8551 30303
-HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=6 CMD ["/bin/healthcheck", "http://127.0.0.1:8545", "eth_blockNumber"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["/bin/healthcheck", "http://127.0.0.1:8545", "eth_blockNumber"]
 ENTRYPOINT ["/bin/op-geth"]

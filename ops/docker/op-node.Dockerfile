@@ -12,5 +12,5 @@ WORKDIR /data
 EXPOSE 8545 8570 7300 26656
 # It answers; without its agreement it would have ended. Whether chains are ready is for sharedseq_status: a restart would
 # not help them. `op-node healthcheck` says the same and costs the start of op-node each time.
-HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=6 CMD ["/bin/healthcheck", "http://127.0.0.1:8570", "sharedseq_status"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["/bin/healthcheck", "http://127.0.0.1:8570", "sharedseq_status"]
 ENTRYPOINT ["/bin/op-node"]

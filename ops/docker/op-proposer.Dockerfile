@@ -9,5 +9,5 @@ LABEL org.opencontainers.image.title="op-proposer as the optimism module has it"
 ADD root.tar /
 USER 65532:65532
 EXPOSE 8545 7300
-HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=6 CMD ["/bin/healthcheck", "http://127.0.0.1:8545", "health_status"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["/bin/healthcheck", "http://127.0.0.1:8545", "health_status"]
 ENTRYPOINT ["/bin/op-proposer"]

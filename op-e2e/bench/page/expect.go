@@ -52,6 +52,9 @@ func expectSaturation(rows []Saturation) (es []expectation) {
 	for _, s := range rows {
 		v, ok := s.GasPerCPU.ratio()
 		es = append(es, atLeast("Saturation, "+s.Workload+": gas per CPU second, ours to stock", v, leastGasRatio, ok))
+		if v, ok := ratio(s.GasPerCPU.Split, s.GasPerCPU.Stock); ok {
+			es = append(es, atLeast("The same, engines split off", v, leastGasRatio, ok))
+		}
 	}
 	return es
 }
@@ -69,6 +72,9 @@ func expectOverhead(o *Overhead) (es []expectation) {
 	} {
 		v, ok := f.pair.ratio()
 		es = append(es, atMost(f.what, v, mostOverhead, ok))
+		if v, ok := ratio(f.pair.Split, f.pair.Stock); ok {
+			es = append(es, atMost("The same, engines split off", v, mostOverhead, ok))
+		}
 	}
 	return es
 }

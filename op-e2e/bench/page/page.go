@@ -96,7 +96,10 @@ func writeIntroduction(p *page, r *Report) {
 		"`make bench` measures all of it again and writes this page; `make bench QUICK=1` takes less time, for rougher figures. "+
 		"Rounds of stock and ours take turns on one machine that runs the load and L1 as well, so read the ratios: "+
 		"another machine has other figures. A cell is the median of the rounds, with the least and the most in parentheses if they differ; "+
-		"ours/stock is the ratio of the medians, %q where stock has 0.", none)
+		"ours/stock is the ratio of the medians, %q where stock has 0. Ours is one operator alone, its engines embedded in its process; "+
+		"split, its engines are processes of their own, as stock's are, and it speaks to them over the authenticated RPC. Stock is upstream's op-node "+
+		"and op-geth, a process of each for every chain; op-geth has the rules of Karst from this project, as it stops short of them, and nothing else. "+
+		"All engines have the same caches.", none)
 	m, v := r.Machine, r.Versions
 	p.table([]string{"Run", ""}, [][]string{
 		{"Date", r.When.UTC().Format("2006-01-02 15:04") + " UTC"},
@@ -113,7 +116,7 @@ func writeIntroduction(p *page, r *Report) {
 }
 
 // idleLoad is the load average above which a machine has other work, as it is in package bench.
-const idleLoad = 1
+const idleLoad = 2
 
 func kind(quick bool) string {
 	if quick {
@@ -145,7 +148,8 @@ type figure struct {
 }
 
 func (f figure) cells() []string {
-	return []string{f.name, spread(f.pair.Stock), spread(f.pair.Ours), ratioText(f.pair.Ours, f.pair.Stock)}
+	return []string{f.name, spread(f.pair.Stock), spread(f.pair.Ours), ratioText(f.pair.Ours, f.pair.Stock),
+		spread(f.pair.Split), ratioText(f.pair.Split, f.pair.Stock)}
 }
 
 func (p *page) compare(figures []figure) {
@@ -153,11 +157,12 @@ func (p *page) compare(figures []figure) {
 	for _, f := range figures {
 		rows = append(rows, f.cells())
 	}
-	p.table([]string{"Figure", "Stock", "Ours", "Ours/stock"}, rows)
+	p.table([]string{"Figure", "Stock", "Ours", "Ours/stock", "Ours, split", "Split/stock"}, rows)
 }
 
 func writeSaturation(p *page, r *Report) {
-	p.text("Each workload offers more than the chains can take, from the first slot of a round to the last. "+
+	p.text("Transactions are offered as fast as pools take them: where blocks are not full and little waits in the pools, what is measured "+
+		"is all that a node does for a transaction, from its RPC on. Where blocks are full, gas a second is the gas limit's, and only its cost says something. "+
 		"CPU is processor time of sequencer and engines. %s.", saturationSettings(r.Saturation))
 	rows := [][]string{}
 	for _, s := range r.Saturation {
@@ -168,11 +173,12 @@ func writeSaturation(p *page, r *Report) {
 			{"Transactions/s", s.Transactions},
 			{"Gas used of the limit, %", s.Fullness.in(percent)},
 			{"Slots of a chain without a block", s.Missed},
+			{"Least that waited in a pool, blocks", s.Waiting},
 		} {
 			rows = append(rows, append([]string{s.Workload}, f.cells()...))
 		}
 	}
-	p.table([]string{"Workload", "Figure", "Stock", "Ours", "Ours/stock"}, rows)
+	p.table([]string{"Workload", "Figure", "Stock", "Ours", "Ours/stock", "Ours, split", "Split/stock"}, rows)
 	p.chart(saturationChart(r.Saturation))
 }
 
@@ -195,7 +201,8 @@ func saturationSettings(rows []Saturation) string {
 func writeOverhead(p *page, r *Report) {
 	o := r.Overhead
 	p.text("What is paid when nothing crosses chains: on each of %s, %s a second, in rounds of %d s. "+
-		"Latency is from `eth_sendRawTransaction` until the block is the unsafe head; jitter is how much the time between two heads "+
+		"Latency is from `eth_sendRawTransaction` until the block is the unsafe head: stock fills a block once, at the beginning of its slot "+
+		"(op-geth's `--miner.recommit` of 2 s), ours shortly before it is sealed; jitter is how much the time between two heads "+
 		"differs from the block time; behind is from a block's timestamp until it is the head; CPU and memory are those of sequencer and engines.",
 		count(o.Chains, "chain"), count(o.Rate, "transfer"), o.Seconds)
 	figures := overheadFigures(o)
@@ -216,7 +223,7 @@ func overheadFigures(o *Overhead) []figure {
 }
 
 func writeBundles(p *page, r *Report) {
-	p.text("Bundles with a transfer on every chain, as many as the sequencer takes. Stock has none.")
+	p.text("Bundles with a transfer on every chain, of 1500 senders that send the next one when the last one is in blocks. Stock has none.")
 	rows := [][]string{}
 	for _, b := range r.CrossChain.Bundles {
 		rows = append(rows, []string{strconv.Itoa(b.Chains), strconv.Itoa(b.Seconds),

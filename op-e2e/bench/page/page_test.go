@@ -26,7 +26,7 @@ func read(t *testing.T) *Report {
 }
 
 func TestVerdicts(t *testing.T) {
-	pair := func(stock, ours float64) Pair { return Pair{Values{stock}, Values{ours}} }
+	pair := func(stock, ours float64) Pair { return Pair{Stock: Values{stock}, Ours: Values{ours}} }
 	for _, c := range []struct {
 		name     string
 		change   func(*Report)
@@ -115,7 +115,7 @@ func TestPage(t *testing.T) {
 
 func TestPartialReport(t *testing.T) {
 	full := read(t)
-	full.Machine.Load = 1.7
+	full.Machine.Load = 2.7
 	p := render(&Report{Quick: true, Machine: full.Machine, Overhead: full.Overhead, CrossChain: &CrossChain{Messages: full.CrossChain.Messages}}, "", "images")
 	page := p.String()
 
@@ -131,7 +131,7 @@ func TestPartialReport(t *testing.T) {
 	if len(p.charts) != 1 || p.charts[0].name != "overhead" {
 		t.Errorf("charts: %v", p.charts)
 	}
-	for _, want := range []string{"a quick run", "had other work when the run began (load 1.7)",
+	for _, want := range []string{"a quick run", "had other work when the run began (load 2.7)",
 		"\nNot run: saturation, bundles, bundles that conflict, number of chains, number of operators, following, a big slot, catching up.\n"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page does not have %q", want)

@@ -53,6 +53,7 @@ type Saturation struct {
 	Missed       Pair   `json:"slotsMissed"`
 	Fullness     Pair   `json:"fullness"`
 	Transactions Pair   `json:"transactionsPerSecond"`
+	Waiting      Pair   `json:"leastWaitingBlocks"`
 }
 
 type Overhead struct {
@@ -176,20 +177,21 @@ func (v Values) in(per float64) Values {
 	return s
 }
 
-// Pair is one figure of stock and of ours. Its ratio is calculated anew: the 0 in a report may
-// be a ratio or that there is none.
+// Pair is one figure of stock and of ours, with engines embedded and split off.
 type Pair struct {
 	Stock Values `json:"stock"`
 	Ours  Values `json:"ours"`
+	Split Values `json:"split"`
 }
 
-func (p Pair) in(per float64) Pair { return Pair{p.Stock.in(per), p.Ours.in(per)} }
+func (p Pair) in(per float64) Pair { return Pair{p.Stock.in(per), p.Ours.in(per), p.Split.in(per)} }
 
 func (p Pair) ratio() (float64, bool) { return ratio(p.Ours, p.Stock) }
 
-// ratio is that of the medians. There is none to nothing, or to zero.
+// ratio is that of the medians. There is none to nothing, or to zero, or where one is negative: a
+// head that is told before its time.
 func ratio(of, to Values) (float64, bool) {
-	if len(of) == 0 || len(to) == 0 || to.median() == 0 {
+	if len(of) == 0 || len(to) == 0 || to.median() <= 0 || of.median() < 0 {
 		return 0, false
 	}
 	return of.median() / to.median(), true

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -58,8 +57,10 @@ func measureAll(c *cli.Context) error {
 		}
 	}
 	path := c.String(benchReportFlag.Name)
-	// What was measured before something failed is kept.
-	if err := errors.Join(bench.Run(c.Context, cfg, rep), writeReport(path, rep)); err != nil {
+	if err := bench.Run(c.Context, cfg, rep); err != nil {
+		return err
+	}
+	if err := writeReport(path, rep); err != nil {
 		return err
 	}
 	fmt.Fprintln(c.App.Writer, "report: "+path)

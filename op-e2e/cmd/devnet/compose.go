@@ -34,13 +34,14 @@ var (
 var composeCommand = &cli.Command{
 	Name: "compose", Usage: "a devnet whose components are containers",
 	Action: func(c *cli.Context) error {
-		expected := "expected generate, up, status, logs, bundle, smoke, add-operator, add-chain, stop or down"
+		expected := "expected check, generate, up, status, logs, bundle, smoke, add-operator, add-chain, stop or down"
 		if c.NArg() > 0 {
 			return fmt.Errorf("%q is not a command of compose: %s", c.Args().First(), expected)
 		}
 		return errors.New("no command: " + expected)
 	},
 	Subcommands: []*cli.Command{
+		{Name: "check", Usage: "only say what is wrong with the flags", Action: composeCheck, Flags: composeFlags},
 		{Name: "generate", Usage: "only write the files: genesis, keys, docker-compose.yml, .env", Action: composeGenerate, Flags: composeFlags},
 		{Name: "up", Usage: "make a devnet, or go on with the one that is there, and wait until all operators take part", Action: composeUp, Flags: composeFlags},
 		{Name: "status", Usage: "show containers, operators, heads and leaders", Flags: []cli.Flag{composeDirFlag}, Action: composeDo((*compose.Devnet).Status, composeTime)},
@@ -105,6 +106,12 @@ func composeGenerate(c *cli.Context) error {
 		return err
 	}
 	return compose.Generate(c.Context, c.Path(composeDirFlag.Name), cfg)
+}
+
+// composeCheck says what is wrong with what a devnet is asked for, before images are built for it.
+func composeCheck(c *cli.Context) error {
+	_, err := composeConfig(c)
+	return err
 }
 
 func composeUp(c *cli.Context) error {
