@@ -24,11 +24,11 @@ const accounts = 100
 // time on fresh chains.
 func (c *Config) againstStock(ctx context.Context, r *Report) error {
 	chains := chainIDs(2)
-	r.Overhead = &Overhead{Chains: len(chains), Rate: overheadRate, Seconds: c.pick(10, 30)}
+	r.Overhead = &Overhead{Chains: len(chains), Rate: overheadRate, Seconds: c.pick(10, 20)}
 	if r.CrossChain == nil {
 		r.CrossChain = new(CrossChain)
 	}
-	r.CrossChain.Messages = &Messages{Seconds: c.pick(6, 15)}
+	r.CrossChain.Messages = &Messages{Seconds: c.pick(6, 12)}
 	systems := []func(context.Context, []uint64) (*system, error){c.startStock, c.startOurs, c.startSplit}
 	for round := range c.pick(1, 3) {
 		// Each is the first one once, and each comes after each other one.
@@ -75,7 +75,7 @@ func (c *Config) stockRound(ctx context.Context, r *Report, chains []uint64, sta
 	}
 	for i, w := range []workload{transfers(), tokens(s.token), storage(contracts[chains[0]])} {
 		if len(r.Saturation) == i {
-			r.Saturation = append(r.Saturation, Saturation{Workload: w.name, Chains: len(chains), Seconds: c.pick(6, 15)})
+			r.Saturation = append(r.Saturation, Saturation{Workload: w.name, Chains: len(chains), Seconds: c.pick(6, 12)})
 		}
 		if err := c.saturate(ctx, s, senders, w, &r.Saturation[i]); err != nil {
 			return fmt.Errorf("saturation, %s: %w", w.name, err)

@@ -88,6 +88,85 @@ var continents = [][]time.Duration{
 	{80 * time.Millisecond, 110 * time.Millisecond, 5 * time.Millisecond},
 }
 
+// The set that docs/scaling.md is about: 29 chains with 60 Mgas/s of transfers each, 10 operators on three continents.
+const (
+	chains       = 29
+	gasPerSecond = 60e6
+	transferGas  = 21_000
+	transferSize = 109 // bytes in a subblock (TestBytesPerSubblock)
+	// executed is what a follower needs for a transfer that its pool has: open, execute, seal and insert.
+	executed   = 47 * time.Microsecond
+	processors = 16
+)
+
+// What docs/scaling.md says about that set. Its tables are printed with -v: go test -v -run TestLargeSet ./op-e2e/scaling
+func TestLargeSet(t *testing.T) {
+	perSecond := chains * gasPerSecond / transferGas
+	t.Logf("%.0f transfers, %.2f MB a second", perSecond, perSecond*transferSize/1e6)
+	for _, gigabits := range []float64{1, 10} {
+		for n := 1; n <= 5; n++ {
+			l := largeSet{share: 1, subblocks: n, gigabits: gigabits}
+			worst, sent := l.run()
+			keepsUp := worst <= l.apart()
+			require.Equal(t, gigabits == 10 && n == 1, keepsUp, "the only way that keeps up")
+			verdict := map[bool]string{true: "keeps up", false: "does not"}[keepsUp]
+			t.Logf("%2.0f Gbit/s, %d subblocks of %4.2f MB: check %3d ms, commit at most %4d ms, every %4d ms: %s; an operator sends %5.1f MB a second",
+				gigabits, n, float64(l.bytes())/1e6, l.check().Milliseconds(), worst.Milliseconds(), l.apart().Milliseconds(), verdict, sent/1e6)
+		}
+	}
+	if !testing.Verbose() { // half a minute
+		return
+	}
+	for _, l := range []largeSet{
+		{subblocks: 1, gigabits: 1}, {subblocks: 2, gigabits: 1}, {subblocks: 5, gigabits: 1},
+		{subblocks: 1, gigabits: 10}, {subblocks: 2, gigabits: 10}, {subblocks: 5, gigabits: 10},
+		{subblocks: 1, gigabits: 1, announce: true}, {subblocks: 5, gigabits: 1, announce: true},
+		{subblocks: 1, gigabits: 10, announce: true}, {subblocks: 5, gigabits: 10, announce: true},
+	} {
+		most, sent := 0.0, 0.0
+		for share := 0.05; share < 3; share += 0.05 {
+			l.share = share
+			if worst, s := l.run(); worst <= l.apart() {
+				most, sent = share, s
+			}
+		}
+		t.Logf("%2.0f Gbit/s, %d subblocks, parts announced %5v: keeps up to %3.0f Mgas/s of transfers on each chain; an operator sends %5.1f MB a second",
+			l.gigabits, l.subblocks, l.announce, most*gasPerSecond/1e6, sent/1e6)
+	}
+}
+
+// largeSet is the set with a share of the load, in so many subblocks a second.
+type largeSet struct {
+	share     float64
+	subblocks int
+	gigabits  float64
+	announce  bool
+}
+
+func (l largeSet) txs() float64 {
+	return l.share * chains * gasPerSecond / transferGas / float64(l.subblocks)
+}
+func (l largeSet) bytes() int           { return int(l.txs() * transferSize) }
+func (l largeSet) apart() time.Duration { return time.Second / time.Duration(l.subblocks) }
+func (l largeSet) check() time.Duration {
+	return check(l.bytes()) + time.Duration(l.txs()*float64(executed)/processors)
+}
+
+// run gives the slowest commit, over leaders of all continents, and what an operator sends in a second, by mean.
+func (l largeSet) run() (worst time.Duration, sent float64) {
+	leaders := []int{0, 4, 7}
+	for _, leader := range leaders {
+		r := Simulate(&Setup{
+			Delay: Regions([]int{4, 3, 3}, continents), Bandwidth: l.gigabits * 125e6, Bytes: l.bytes(), Leader: leader, Check: l.check(), Vote: vote, Announce: l.announce,
+		}, 1)
+		worst = max(worst, r.Commit)
+		for _, b := range r.Sent {
+			sent += b / float64(len(r.Sent)*len(leaders)) * float64(l.subblocks)
+		}
+	}
+	return worst, sent
+}
+
 func cases() (out []setupCase) {
 	const gigabit = 125e6
 	for _, c := range []struct {

@@ -10,6 +10,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -40,6 +41,9 @@ func main() {
 	}
 }
 
+// commands are those for people.
+const commands = "up, demo, drill, judge, latency, bench, compose or l1"
+
 func newApp(out io.Writer) *cli.App {
 	app := cli.NewApp()
 	app.Name = "devnet"
@@ -52,9 +56,9 @@ func newApp(out io.Writer) *cli.App {
 	app.ExitErrHandler = func(*cli.Context, error) {}
 	app.Action = func(c *cli.Context) error {
 		if c.NArg() > 0 {
-			return fmt.Errorf("%q is not a command: expected up, demo, drill, judge, compose or l1", c.Args().First())
+			return fmt.Errorf("%q is not a command: expected %s", c.Args().First(), commands)
 		}
-		return fmt.Errorf("no command: expected up, demo, drill, judge, compose or l1")
+		return errors.New("no command: expected " + commands)
 	}
 	app.Commands = []*cli.Command{
 		{Name: "up", Usage: "run the devnet until it is interrupted", Flags: upFlags, Action: up, OnUsageError: usage},

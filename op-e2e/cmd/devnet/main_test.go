@@ -20,7 +20,7 @@ func TestBadArguments(t *testing.T) {
 	file := filepath.Join(dir, "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o644))
 	for args, want := range map[string]string{
-		"":                                     "expected up, demo, drill, judge, compose or l1",
+		"":                                     "expected up, demo, drill, judge, latency, bench, compose or l1",
 		"sideways":                             `"sideways" is not a command`,
 		"up now":                               `"now" is not a flag`,
 		"demo now":                             `"now" is not a flag`,
@@ -53,6 +53,9 @@ func TestBadArguments(t *testing.T) {
 		"operator":                             "--datadir: missing",
 		"operator now":                         `"now" is not a flag`,
 		"operator --datadir=" + dir:            "operator 0: open",
+		"bench --only=sideways":                `--only: "sideways": expected some of`,
+		"bench --merge=" + dir + "/none":       "--merge: open",
+		"bench --stock=" + dir:                 "`make stock` makes it",
 		"demo --report":                        "flag needs an argument",
 		"demo --chains=1":                      "flag provided but not defined: -chains",
 	} {
