@@ -34,6 +34,7 @@ type Config struct {
 	Devnet devnet.Config // what is not set by the scenarios
 	Stock  string        // directory of stock's binaries, op-node and op-geth
 	Quick  bool          // short rounds, and fewer
+	Rounds int           // beside stock; 0: 3, or 1 if quick
 	Only   []string      // names of scenarios; empty: all
 	Commit string        // of the project
 	Out    io.Writer     // progress

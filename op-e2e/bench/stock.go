@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,7 +31,7 @@ func (c *Config) againstStock(ctx context.Context, r *Report) error {
 	}
 	r.CrossChain.Messages = &Messages{Seconds: c.pick(6, 12)}
 	systems := []func(context.Context, []uint64) (*system, error){c.startStock, c.startOurs, c.startSplit}
-	for round := range c.pick(1, 3) {
+	for round := range cmp.Or(c.Rounds, c.pick(1, 3)) {
 		// Each is the first one once, and each comes after each other one.
 		for i := range systems {
 			start := systems[(round+i)%len(systems)]

@@ -228,7 +228,8 @@ func (g *Geth) network() ([]string, error) {
 	if p == nil {
 		return []string{"--maxpeers", "0", "--port", "0", "--rollup.disabletxpoolgossip"}, nil
 	}
-	peers, err := json.Marshal(p.Peers) // a list of strings is the same in TOML
+	// A list of strings is the same in TOML; none is an empty one, not null.
+	peers, err := json.Marshal(append([]*enode.Node{}, p.Peers...))
 	if err != nil {
 		return nil, err
 	}

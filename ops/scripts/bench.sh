@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Benchmarks against stock. Environment: QUICK, ONLY (scenarios, separated by commas).
+# Benchmarks against stock. Environment: QUICK, ROUNDS, ONLY (scenarios, separated by commas).
 #
 #   bench.sh              measure, to build/reports/bench.json, and make a page of it beside it
 #   bench.sh page <dir>   make the page from it: <dir>/benchmarks.md, <dir>/images
@@ -23,6 +23,7 @@ rm -rf "$parts"
 mkdir -p "$parts"
 quick=() flags=() heights=60
 [ -z "${QUICK:-}" ] || { quick=(-quick) flags=(--quick) heights=6; }
+[ -z "${ROUNDS:-}" ] || flags+=(--rounds "$ROUNDS")
 only=${ONLY:-all}
 wants() { [ "$only" = all ] || [[ ",$only," == *",$1,"* ]]; }
 

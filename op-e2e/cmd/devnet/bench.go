@@ -15,6 +15,7 @@ import (
 var (
 	benchReportFlag = &cli.StringFlag{Name: reportFlag.Name, EnvVars: env("BENCH_REPORT"), Value: filepath.Join("build", "reports", "bench.json"), Usage: reportFlag.Usage}
 	benchQuickFlag  = &cli.BoolFlag{Name: "quick", EnvVars: env("QUICK"), Usage: "Few and short rounds."}
+	roundsFlag      = &cli.IntFlag{Name: "rounds", EnvVars: env("ROUNDS"), Usage: "Rounds beside stock. 0: 3, or 1 with --quick."}
 	onlyFlag        = &cli.StringFlag{Name: "only", EnvVars: env("ONLY"), Usage: "Scenarios to run, separated by commas: " + strings.Join(bench.Scenarios(), ", ") + ". Empty: all."}
 	stockFlag       = &cli.StringFlag{Name: "stock", EnvVars: env("STOCK"), Value: filepath.Join("build", "stock"), Usage: "Directory of stock's binaries, op-node and op-geth."}
 	mergeFlag       = &cli.StringFlag{Name: "merge", EnvVars: env("MERGE"), Usage: "Files with parts of the report that were measured before, separated by commas."}
@@ -24,7 +25,7 @@ var (
 
 var benchFlags = slices.Concat(
 	slices.DeleteFunc(slices.Clone(commonFlags), func(f cli.Flag) bool { return f == operatorsFlag || f == separateFlag || f == dataDirFlag }),
-	[]cli.Flag{benchOperatorsFlag, benchQuickFlag, onlyFlag, stockFlag, mergeFlag, benchReportFlag},
+	[]cli.Flag{benchOperatorsFlag, benchQuickFlag, roundsFlag, onlyFlag, stockFlag, mergeFlag, benchReportFlag},
 )
 
 var benchCommand = &cli.Command{
@@ -49,6 +50,9 @@ func measureAll(c *cli.Context) error {
 	cfg := bench.DefaultConfig(c.App.Writer, dc.Log)
 	dc.Dir, dc.RemoveDir = "", false
 	cfg.Devnet, cfg.Quick, cfg.Only, cfg.Commit = dc, c.Bool(benchQuickFlag.Name), only, GitCommit
+	if cfg.Rounds = c.Int(roundsFlag.Name); cfg.Rounds < 0 || cfg.Rounds > 100 {
+		return fmt.Errorf("--%s: %d: expected 0 to 100", roundsFlag.Name, cfg.Rounds)
+	}
 	cfg.Stock = c.String(stockFlag.Name)
 	rep := new(bench.Report)
 	for _, path := range list(c.String(mergeFlag.Name)) {
