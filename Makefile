@@ -193,7 +193,7 @@ race: upstream contracts ## system tests under the race detector; only accesses 
 	@ops/scripts/race.sh $(ARGS)
 
 .PHONY: stock
-stock: upstream ## build upstream's op-node and op-geth without our patches to build/stock, for benchmarks
+stock: upstream ## build upstream's op-node and op-geth (with Karst's rules only) to build/stock, for benchmarks
 	@ops/scripts/stock.sh
 
 # QUICK=1: few and short rounds, under five minutes once stock is built. ONLY names scenarios.

@@ -2,8 +2,8 @@
 // machine: what is sealed at saturation and for how much processor time, what is paid when nothing
 // crosses chains, what crossing costs, and how all of it grows with the number of chains.
 //
-// Stock is upstream's op-node and unpatched op-geth of the module versions that ours is built
-// from, each chain sequencing alone. Rounds are interleaved, stock and ours in turn, each on fresh
+// Stock is upstream's op-node and op-geth of the module versions that ours is built from, each chain
+// sequencing alone; of our patches op-geth has the rules of Karst, without which it cannot follow. Rounds are interleaved, stock and ours in turn, each on fresh
 // chains and an L1 of its own, so that a machine that changes its speed does so for both.
 package bench
 

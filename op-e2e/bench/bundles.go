@@ -114,8 +114,8 @@ func repeat(by *sender, n int) []*sender {
 
 // bundleRound has every sender send a bundle whenever its last one is in a block.
 func (c *Config) bundleRound(ctx context.Context, s *system, senders []*sender, out *Bundles) error {
-	heads := &headTimes{at: map[uint64][]headTime{}, included: map[common.Hash]time.Time{}}
-	if err := heads.watch(ctx, s); err != nil {
+	heads, err := watchHeads(ctx, s)
+	if err != nil {
 		return err
 	}
 	defer heads.stop()

@@ -36,8 +36,8 @@ var (
 // only one there is: nothing is faster that goes by what is in blocks.
 func (c *Config) messages(ctx context.Context, s *system, senders []*sender, out *Messages) (err error) {
 	from, to := s.chains[0], s.chains[1]
-	heads := &headTimes{at: map[uint64][]headTime{}, included: map[common.Hash]time.Time{}}
-	if err := heads.watch(ctx, s); err != nil {
+	heads, err := watchHeads(ctx, s)
+	if err != nil {
 		return err
 	}
 	defer heads.stop()

@@ -22,8 +22,8 @@ const overheadRate = 10
 
 // overhead sends a few transfers, none of them across chains.
 func (c *Config) overhead(ctx context.Context, s *system, from *sender, out *Overhead) error {
-	heads := &headTimes{at: map[uint64][]headTime{}, included: map[common.Hash]time.Time{}}
-	if err := heads.watch(ctx, s); err != nil {
+	heads, err := watchHeads(ctx, s)
+	if err != nil {
 		return err
 	}
 	defer heads.stop()
@@ -70,7 +70,7 @@ func (c *Config) overhead(ctx context.Context, s *system, from *sender, out *Ove
 	if err := heads.wait(ctx, slices.Collect(maps.Keys(sent))); err != nil {
 		return err
 	}
-	var latency, jitter, late []time.Duration
+	var latency, jitter []time.Duration
 	heads.mu.Lock()
 	defer heads.mu.Unlock()
 	for tx, at := range sent {
@@ -80,7 +80,6 @@ func (c *Config) overhead(ctx context.Context, s *system, from *sender, out *Ove
 	}
 	for _, list := range heads.at {
 		for i, h := range list {
-			late = append(late, h.seen.Sub(time.Unix(int64(h.time), 0)))
 			if i > 0 {
 				apart := h.seen.Sub(list[i-1].seen) - time.Duration(h.time-list[i-1].time)*time.Second
 				jitter = append(jitter, time.Duration(math.Abs(float64(apart))))
@@ -95,7 +94,7 @@ func (c *Config) overhead(ctx context.Context, s *system, from *sender, out *Ove
 	out.LatencyP99.add(s.name, percentile(latency, 99))
 	out.JitterP50.add(s.name, percentile(jitter, 50))
 	out.JitterP99.add(s.name, percentile(jitter, 99))
-	out.BehindP50.add(s.name, percentile(late, 50))
+	out.BehindP50.add(s.name, percentile(heads.behind(), 50))
 	cpu := float64(w.used.CPU.Microseconds()) / 1000 / float64(max(1, blocks))
 	out.CPU.add(s.name, cpu)
 	out.Memory.add(s.name, w.used.Memory)
@@ -140,25 +139,36 @@ type headTime struct {
 	seen time.Time
 }
 
-// watch subscribes to the heads of all chains.
-func (h *headTimes) watch(ctx context.Context, s *system) error {
+// watchHeads subscribes to the heads of all chains, until stop.
+func watchHeads(ctx context.Context, s *system) (*headTimes, error) {
+	h := &headTimes{at: map[uint64][]headTime{}, included: map[common.Hash]time.Time{}}
 	for _, chain := range s.chains {
 		c, err := ethclient.DialContext(ctx, s.ws[chain])
 		if err != nil {
 			h.stop()
-			return fmt.Errorf("chain %d: %w", chain, err)
+			return nil, fmt.Errorf("chain %d: %w", chain, err)
 		}
 		heads := make(chan *types.Header, 256)
 		sub, err := c.SubscribeNewHead(ctx, heads)
 		if err != nil {
 			c.Close()
 			h.stop()
-			return fmt.Errorf("chain %d: %w", chain, err)
+			return nil, fmt.Errorf("chain %d: %w", chain, err)
 		}
 		h.stops = append(h.stops, func() { sub.Unsubscribe(); c.Close() })
 		h.group.Go(func() { h.follow(ctx, c, chain, heads, sub.Err()) })
 	}
-	return nil
+	return h, nil
+}
+
+// behind is how long after its timestamp each head was told. Callers hold the lock.
+func (h *headTimes) behind() (out []time.Duration) {
+	for _, list := range h.at {
+		for _, head := range list {
+			out = append(out, head.seen.Sub(time.Unix(int64(head.time), 0)))
+		}
+	}
+	return out
 }
 
 func (h *headTimes) follow(ctx context.Context, c *ethclient.Client, chain uint64, heads chan *types.Header, ended <-chan error) {

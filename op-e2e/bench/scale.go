@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/ethereum/go-ethereum/common"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
@@ -55,8 +54,8 @@ func (c *Config) scaleRun(ctx context.Context, r *Report, n int) (err error) {
 	if err := s.awaitOnTime(ctx); err != nil {
 		return err
 	}
-	heads := &headTimes{at: map[uint64][]headTime{}, included: map[common.Hash]time.Time{}}
-	if err := heads.watch(ctx, s); err != nil {
+	heads, err := watchHeads(ctx, s)
+	if err != nil {
 		return err
 	}
 	defer heads.stop()
@@ -103,14 +102,8 @@ func (c *Config) scaleRun(ctx context.Context, r *Report, n int) (err error) {
 	out.CPU = sig(float64(w.used.CPU.Microseconds()) / 1000 / float64(max(1, out.Slots)))
 	out.CPUPerChain = sig(out.CPU / float64(n))
 	heads.mu.Lock()
-	var late []time.Duration
-	for _, list := range heads.at {
-		for _, h := range list {
-			late = append(late, h.seen.Sub(time.Unix(int64(h.time), 0)))
-		}
-	}
+	out.Late = sig(percentile(heads.behind(), 99))
 	heads.mu.Unlock()
-	out.Late = sig(percentile(late, 99))
 	slots := after.slots - before.slots
 	for name, sum := range after.seconds {
 		if d := sum - before.seconds[name]; slots > 0 {

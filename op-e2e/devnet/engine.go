@@ -74,7 +74,7 @@ func startGeth(ctx context.Context, cfg gethConfig) (*Geth, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(g.jwtPath(), []byte(hexutil.Encode(cfg.JWT[:])), 0o600); err != nil {
+	if err := os.WriteFile(g.JWTPath(), []byte(hexutil.Encode(cfg.JWT[:])), 0o600); err != nil {
 		return nil, err
 	}
 	// The marker is written when init has finished: a crash in between is made good.
@@ -93,9 +93,7 @@ func startGeth(ctx context.Context, cfg gethConfig) (*Geth, error) {
 }
 
 // JWTPath is the file of the secret of its authenticated RPC.
-func (g *Geth) JWTPath() string { return g.jwtPath() }
-
-func (g *Geth) jwtPath() string { return filepath.Join(g.cfg.Dir, "jwt.hex") }
+func (g *Geth) JWTPath() string { return filepath.Join(g.cfg.Dir, "jwt.hex") }
 func (g *Geth) dataDir() string { return filepath.Join(g.cfg.Dir, gethDir) }
 func (g *Geth) name() string    { return fmt.Sprintf("op-geth of chain %d", g.cfg.Chain) }
 
@@ -148,7 +146,7 @@ func (g *Geth) Start(ctx context.Context) error {
 		"--nodiscover", "--ipcdisable", "--nat", "none",
 		"--http", "--http.addr", "127.0.0.1", "--http.port", strconv.Itoa(port), "--http.api", "eth,net,web3,debug,txpool", "--http.corsdomain", "*", "--http.vhosts", "*",
 		"--ws", "--ws.addr", "127.0.0.1", "--ws.port", strconv.Itoa(port), "--ws.api", "eth,net,web3,debug,txpool", "--ws.origins", "*",
-		"--authrpc.addr", "127.0.0.1", "--authrpc.port", strconv.Itoa(authPort), "--authrpc.jwtsecret", g.jwtPath(),
+		"--authrpc.addr", "127.0.0.1", "--authrpc.port", strconv.Itoa(authPort), "--authrpc.jwtsecret", g.JWTPath(),
 		"--cache", strconv.Itoa(cache), "--cache.database", "29", "--cache.trie", "29", "--cache.gc", "29", "--cache.snapshot", "15",
 		"--history.logs.disable",
 		"--txpool.nolocals", "--txpool.journal", "", "--txpool.accountslots", "20000", "--txpool.globalslots", "40000",

@@ -185,7 +185,6 @@ type node struct {
 	turn  int
 	busy  bool // its link
 	votes [2]int
-	cast  [2]bool
 }
 
 // Simulate agrees on one subblock. The same seed gives the same result.
@@ -288,10 +287,6 @@ func (m *simulation) receive(i, from, part int) {
 
 // vote sends a prevote (0) or a precommit (1) to everybody.
 func (m *simulation) vote(i, step int) {
-	if m.nodes[i].cast[step] {
-		return
-	}
-	m.nodes[i].cast[step] = true
 	for j := range m.nodes {
 		m.after(m.s.Delay[i][j], func() { m.count(j, step) })
 	}
