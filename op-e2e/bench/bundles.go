@@ -38,29 +38,17 @@ func (c *Config) bundles(ctx context.Context, r *Report) error {
 		sizes = []int{2}
 	}
 	for i, n := range sizes {
-		if err := c.bundleRun(ctx, r.CrossChain, n, i == 0); err != nil {
+		if err := fresh(ctx, c.startOurs, chainIDs(n), bundleSenders, func(ctx context.Context, s *system, senders []*sender) error {
+			return c.bundleRun(ctx, s, senders, r.CrossChain, i == 0)
+		}); err != nil {
 			return fmt.Errorf("%d chains: %w", n, err)
 		}
 	}
 	return nil
 }
 
-func (c *Config) bundleRun(ctx context.Context, out *CrossChain, n int, conflict bool) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, roundTime)
-	defer cancel()
-	s, err := c.startOurs(ctx, chainIDs(n))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, s.close(context.WithoutCancel(ctx))) }()
-	senders, err := newSenders(bundleSenders)
-	if err != nil {
-		return err
-	}
-	if err := fund(ctx, s, senders); err != nil {
-		return err
-	}
-	b := Bundles{Chains: n, Seconds: c.pick(6, 15)}
+func (c *Config) bundleRun(ctx context.Context, s *system, senders []*sender, out *CrossChain, conflict bool) error {
+	b := Bundles{Chains: len(s.chains), Seconds: c.pick(6, 15)}
 	for range c.pick(1, 3) {
 		if err := c.bundleRound(ctx, s, senders, &b); err != nil {
 			return err

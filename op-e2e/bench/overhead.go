@@ -62,11 +62,6 @@ func (c *Config) overhead(ctx context.Context, s *system, from *sender, out *Ove
 	if err != nil {
 		return err
 	}
-	for _, chain := range s.chains {
-		if err := s.awaitNonce(ctx, chain, from); err != nil {
-			return err
-		}
-	}
 	if err := heads.wait(ctx, slices.Collect(maps.Keys(sent))); err != nil {
 		return err
 	}
@@ -106,22 +101,6 @@ func (c *Config) overhead(ctx context.Context, s *system, from *sender, out *Ove
 // percentile in milliseconds.
 func percentile(values []time.Duration, p float64) float64 {
 	return float64(conductor.Percentile(values, p).Microseconds()) / 1000
-}
-
-// awaitNonce waits until all that an account has sent is in blocks.
-func (s *system) awaitNonce(ctx context.Context, chain uint64, from *sender) error {
-	for {
-		n, err := s.eth[chain].NonceAt(ctx, from.Address, nil)
-		if err != nil {
-			return err
-		}
-		if n >= from.nonces[chain] {
-			return nil
-		}
-		if err := sleep(ctx, poolTick); err != nil {
-			return err
-		}
-	}
 }
 
 // headTimes is when heads were told, and when transactions were in them.

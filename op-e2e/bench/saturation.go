@@ -13,6 +13,7 @@ import (
 	"github.com/ethereum/go-ethereum/rpc"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-e2e/devnet"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-e2e/genesis"
 )
 
@@ -136,17 +137,11 @@ func pending(ctx context.Context, c *rpc.Client) (int, error) {
 // drain waits until the pools are empty and the chains on time again.
 func (s *system) drain(ctx context.Context) error {
 	for _, chain := range s.chains {
-		for {
+		if err := devnet.WaitFor(ctx, fmt.Sprintf("the pool of chain %d of %s to be empty", chain, s.name), func(ctx context.Context) (bool, error) {
 			n, err := pending(ctx, s.clients[chain])
-			if err != nil {
-				return err
-			}
-			if n == 0 {
-				break
-			}
-			if err := sleep(ctx, poolTick); err != nil {
-				return err
-			}
+			return n == 0, err
+		}); err != nil {
+			return err
 		}
 	}
 	return s.awaitOnTime(ctx)

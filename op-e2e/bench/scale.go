@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -29,28 +28,17 @@ func (c *Config) scale(ctx context.Context, r *Report) error {
 		sizes = []int{2, 4}
 	}
 	for _, n := range sizes {
-		if err := c.scaleRun(ctx, r, n); err != nil {
+		if err := fresh(ctx, c.startOurs, chainIDs(n), 1, func(ctx context.Context, s *system, senders []*sender) error {
+			return c.scaleRun(ctx, s, senders, r)
+		}); err != nil {
 			return fmt.Errorf("%d chains: %w", n, err)
 		}
 	}
 	return nil
 }
 
-func (c *Config) scaleRun(ctx context.Context, r *Report, n int) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, roundTime)
-	defer cancel()
-	s, err := c.startOurs(ctx, chainIDs(n))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, s.close(context.WithoutCancel(ctx))) }()
-	senders, err := newSenders(1)
-	if err != nil {
-		return err
-	}
-	if err := fund(ctx, s, senders); err != nil {
-		return err
-	}
+func (c *Config) scaleRun(ctx context.Context, s *system, senders []*sender, r *Report) error {
+	n := len(s.chains)
 	if err := s.awaitOnTime(ctx); err != nil {
 		return err
 	}

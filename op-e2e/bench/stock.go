@@ -3,7 +3,6 @@ package bench
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -30,7 +29,7 @@ func (c *Config) againstStock(ctx context.Context, r *Report) error {
 		r.CrossChain = new(CrossChain)
 	}
 	r.CrossChain.Messages = &Messages{Seconds: c.pick(6, 12)}
-	systems := []func(context.Context, []uint64) (*system, error){c.startStock, c.startOurs, c.startSplit}
+	systems := []starter{c.startStock, c.startOurs, c.startSplit}
 	if c.Quick {
 		systems = systems[:2]
 	}
@@ -38,7 +37,9 @@ func (c *Config) againstStock(ctx context.Context, r *Report) error {
 		// Each is the first one once, and each comes after each other one.
 		for i := range systems {
 			start := systems[(round+i)%len(systems)]
-			if err := c.stockRound(ctx, r, chains, start); err != nil {
+			if err := fresh(ctx, start, chains, accounts, func(ctx context.Context, s *system, senders []*sender) error {
+				return c.stockRound(ctx, s, senders, r)
+			}); err != nil {
 				return fmt.Errorf("round %d: %w", round+1, err)
 			}
 		}
@@ -47,26 +48,13 @@ func (c *Config) againstStock(ctx context.Context, r *Report) error {
 }
 
 // stockRound is one round on one system.
-func (c *Config) stockRound(ctx context.Context, r *Report, chains []uint64, start func(context.Context, []uint64) (*system, error)) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, roundTime)
-	defer cancel()
-	s, err := start(ctx, chains)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, s.close(context.WithoutCancel(ctx))) }()
-	senders, err := newSenders(accounts)
-	if err != nil {
-		return err
-	}
-	if err := fund(ctx, s, senders); err != nil {
-		return err
-	}
+func (c *Config) stockRound(ctx context.Context, s *system, senders []*sender, r *Report) error {
 	if err := mint(ctx, s, senders, s.token); err != nil {
 		return err
 	}
 	contracts := map[uint64]common.Address{}
-	for _, chain := range chains {
+	for _, chain := range s.chains {
+		var err error
 		if contracts[chain], err = deployWriter(ctx, s, senders[0], chain); err != nil {
 			return err
 		}
@@ -77,9 +65,9 @@ func (c *Config) stockRound(ctx context.Context, r *Report, chains []uint64, sta
 	if err := c.messages(ctx, s, senders, r.CrossChain.Messages); err != nil {
 		return fmt.Errorf("messages: %w", err)
 	}
-	for i, w := range []workload{transfers(), tokens(s.token), storage(contracts[chains[0]])} {
+	for i, w := range []workload{transfers(), tokens(s.token), storage(contracts[s.chains[0]])} {
 		if len(r.Saturation) == i {
-			r.Saturation = append(r.Saturation, Saturation{Workload: w.name, Chains: len(chains), Seconds: c.pick(6, 12)})
+			r.Saturation = append(r.Saturation, Saturation{Workload: w.name, Chains: len(s.chains), Seconds: c.pick(6, 12)})
 		}
 		if err := c.saturate(ctx, s, senders, w, &r.Saturation[i]); err != nil {
 			return fmt.Errorf("saturation, %s: %w", w.name, err)

@@ -8,6 +8,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -226,6 +227,28 @@ func startDevnet(ctx context.Context, dc devnet.Config, name string) (_ *system,
 	return s, s.connect(ctx, urls)
 }
 
+// starter is startStock, startOurs or startSplit.
+type starter func(ctx context.Context, chains []uint64) (*system, error)
+
+// fresh starts chains and runs f on them, with n senders that have money.
+func fresh(ctx context.Context, start starter, chains []uint64, n int, f func(ctx context.Context, s *system, senders []*sender) error) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, roundTime)
+	defer cancel()
+	s, err := start(ctx, chains)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close(context.WithoutCancel(ctx))) }()
+	senders, err := newSenders(n)
+	if err != nil {
+		return err
+	}
+	if err := fund(ctx, s, senders); err != nil {
+		return err
+	}
+	return f(ctx, s, senders)
+}
+
 // connect dials the engines, and waits until every chain is on time.
 func (s *system) connect(ctx context.Context, urls map[uint64]string) error {
 	s.clients, s.eth = map[uint64]*rpc.Client{}, map[uint64]*ethclient.Client{}
@@ -292,22 +315,14 @@ func (s *system) awaitBlocks(ctx context.Context, n uint64) error {
 	if err != nil {
 		return err
 	}
-	for {
+	return devnet.WaitFor(ctx, fmt.Sprintf("%d more blocks of %s", n, s.name), func(ctx context.Context) (bool, error) {
 		now, err := s.heads(ctx)
 		if err != nil {
-			return err
+			return false, err
 		}
-		done := true
-		for _, chain := range s.chains {
-			done = done && now[chain].Number.Uint64() >= first[chain].Number.Uint64()+n
-		}
-		if done {
-			return nil
-		}
-		if err := sleep(ctx, poolTick); err != nil {
-			return err
-		}
-	}
+		behind := func(chain uint64) bool { return now[chain].Number.Uint64() < first[chain].Number.Uint64()+n }
+		return !slices.ContainsFunc(s.chains, behind), nil
+	})
 }
 
 // close ends it, and all that was opened to it.
