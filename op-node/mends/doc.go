@@ -4,4 +4,6 @@
 //   - L2Client.L2BlockRefByNumber downloads a block only once (mended).
 //   - L2Client.SystemConfigByL2Hash downloads the parent block in every slot. The
 //     sequencer answers it from the blocks it has sealed itself (worked around).
+//   - EngineController.ProcessPayload sends the engine blocks that it has stored
+//     already (mended, with AnswerStored).
 package mends

@@ -14,9 +14,13 @@ import (
 	"github.com/ethereum/go-ethereum/rpc"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ethereum-optimism/optimism/op-node/metrics"
 	"github.com/ethereum-optimism/optimism/op-node/rollup/derive"
+	opengine "github.com/ethereum-optimism/optimism/op-node/rollup/engine"
+	"github.com/ethereum-optimism/optimism/op-node/rollup/sync"
 	"github.com/ethereum-optimism/optimism/op-service/client"
 	"github.com/ethereum-optimism/optimism/op-service/eth"
+	"github.com/ethereum-optimism/optimism/op-service/event"
 	"github.com/ethereum-optimism/optimism/op-service/sources"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine"
@@ -30,7 +34,7 @@ var secret = [32]byte{7}
 type scene struct {
 	chain  *enginetest.Chain
 	engine engine.Engine
-	client *sources.L2Client
+	client *sources.EngineClient
 }
 
 func newScene(tb testing.TB, accounts int) *scene {
@@ -46,8 +50,8 @@ func newScene(tb testing.TB, accounts int) *scene {
 	tb.Cleanup(conn.Close)
 	// As op-node makes it: the engine is trusted.
 	s.chain.Rollup.Genesis.L2 = s.head(tb).ID()
-	cfg := sources.L2ClientSimpleConfig(s.chain.Rollup, true, 100, 100)
-	s.client, err = sources.NewL2Client(client.NewBaseRPCClient(conn), quiet, nil, cfg)
+	cfg := &sources.EngineClientConfig{L2ClientConfig: *sources.L2ClientSimpleConfig(s.chain.Rollup, true, 100, 100)}
+	s.client, err = sources.NewEngineClient(client.NewBaseRPCClient(conn), quiet, nil, cfg)
 	require.NoError(tb, err)
 	return s
 }
@@ -62,6 +66,14 @@ func (s *scene) head(tb testing.TB) engine.BlockInfo {
 // block puts a block on parent, at the head of the chain.
 func (s *scene) block(tb testing.TB, parent engine.BlockInfo, txs [][]byte) engine.BlockInfo {
 	tb.Helper()
+	hash := s.stored(tb, parent, txs).ExecutionPayload.BlockHash
+	require.NoError(tb, s.engine.SetHead(context.Background(), hash, common.Hash{}, common.Hash{}))
+	return s.head(tb)
+}
+
+// stored puts a block on parent, beside the chain.
+func (s *scene) stored(tb testing.TB, parent engine.BlockInfo, txs [][]byte) *eth.ExecutionPayloadEnvelope {
+	tb.Helper()
 	ctx := context.Background()
 	session, err := s.engine.Open(ctx, parent.ID(), s.chain.Attributes(parent))
 	require.NoError(tb, err)
@@ -72,10 +84,8 @@ func (s *scene) block(tb testing.TB, parent engine.BlockInfo, txs [][]byte) engi
 	}
 	payload, err := session.Seal(ctx)
 	require.NoError(tb, err)
-	hash := payload.ExecutionPayload.BlockHash
-	require.NoError(tb, s.engine.Insert(ctx, hash))
-	require.NoError(tb, s.engine.SetHead(ctx, hash, common.Hash{}, common.Hash{}))
-	return s.head(tb)
+	require.NoError(tb, s.engine.Insert(ctx, payload.ExecutionPayload.BlockHash))
+	return payload
 }
 
 // transfers are n transactions, one from each account, at the given nonce.
@@ -126,6 +136,67 @@ func TestL2BlockRefByNumber(t *testing.T) {
 	require.NoError(t, s.engine.SetHead(ctx, two.Hash, common.Hash{}, common.Hash{}))
 	check(one)
 	check(two)
+}
+
+// sent counts what is sent of blocks.
+type sent struct {
+	opengine.ExecEngine
+	payloads int
+}
+
+func (s *sent) NewPayload(ctx context.Context, p *eth.ExecutionPayload, root *common.Hash) (*eth.PayloadStatusV1, error) {
+	s.payloads++
+	return s.ExecEngine.NewPayload(ctx, p, root)
+}
+
+// controller is upstream's engine controller, at the chain's head, and what it sends.
+func (s *scene) controller(tb testing.TB) (*opengine.EngineController, *sent) {
+	tb.Helper()
+	count := &sent{ExecEngine: s.client}
+	c := opengine.NewEngineController(context.Background(), count, log.NewLogger(log.DiscardHandler()), metrics.NoopMetrics,
+		s.chain.Rollup, &sync.Config{}, nil, event.NoopEmitter{}, nil)
+	head, err := s.client.L2BlockRefByNumber(context.Background(), s.head(tb).Number)
+	require.NoError(tb, err)
+	c.SetUnsafeHead(head)
+	c.SetLocalSafeHead(head)
+	c.SetFinalizedHead(head)
+	return c, count
+}
+
+// take gives the controller a block, as its sequencer does.
+func (s *scene) take(tb testing.TB, c *opengine.EngineController, payload *eth.ExecutionPayloadEnvelope) {
+	tb.Helper()
+	ref, err := derive.PayloadToBlockRef(s.chain.Rollup, payload.ExecutionPayload)
+	require.NoError(tb, err)
+	require.NoError(tb, c.ProcessPayload(context.Background(), payload, ref, time.Now()))
+	require.Equal(tb, ref, c.UnsafeL2HeadLocked())
+	require.Equal(tb, ref.Hash, s.head(tb).Hash)
+}
+
+// A block of which is said that it is stored becomes the head without being sent; any other is sent.
+func TestAnswerStored(t *testing.T) {
+	s := newScene(t, 2)
+	c, count := s.controller(t)
+	var stored common.Hash
+	c.AnswerStored(func(block common.Hash) bool { return block == stored })
+	for i, sent := range []int{0, 1, 1} {
+		payload := s.stored(t, s.head(t), s.transfers(2, uint64(i)))
+		stored = common.Hash{}
+		if i != 1 {
+			stored = payload.ExecutionPayload.BlockHash
+		}
+		s.take(t, c, payload)
+		require.Equal(t, sent, count.payloads)
+	}
+	// An engine that does not have it says so, as it would after a newPayload that it has lost.
+	payload := s.stored(t, s.head(t), s.transfers(2, 3))
+	payload.ExecutionPayload.BlockHash = common.Hash{1}
+	stored = common.Hash{1}
+	ref, err := derive.PayloadToBlockRef(s.chain.Rollup, payload.ExecutionPayload)
+	require.NoError(t, err)
+	before := s.head(t)
+	require.NoError(t, c.ProcessPayload(context.Background(), payload, ref, time.Now()), "upstream asks again with the next block")
+	require.Equal(t, before, s.head(t))
 }
 
 const blockTxs = 1000
@@ -192,4 +263,23 @@ func BenchmarkSystemConfig(b *testing.B) {
 		slots++
 	}
 	report(b, upstream/time.Duration(slots), mended/time.Duration(slots))
+}
+
+// BenchmarkAnswerStored hands blocks of 1000 transactions over that the engine has stored.
+func BenchmarkAnswerStored(b *testing.B) {
+	s := newScene(b, blockTxs)
+	c, _ := s.controller(b)
+	answered := false
+	c.AnswerStored(func(common.Hash) bool { return answered })
+	var took [2]time.Duration
+	for nonce := uint64(0); b.Loop(); nonce += 2 {
+		for i := range took {
+			payload := s.stored(b, s.head(b), s.transfers(blockTxs, nonce+uint64(i)))
+			answered = i == 1
+			start := time.Now()
+			s.take(b, c, payload)
+			took[i] += time.Since(start)
+		}
+	}
+	report(b, took[0]/time.Duration(b.N), took[1]/time.Duration(b.N))
 }

@@ -60,11 +60,32 @@ func TestCallsPerSlot(t *testing.T) {
 			w.run(time.Second)
 		}
 		busy := perSlot()
-		// The savepoint is the fill's, for transactions of the pool that execute messages. import and setHead
-		// are op-node's own, as in stock.
+		// The savepoint is the fill's, for transactions of the pool that execute messages. setHead is
+		// op-node's own, as in stock; its import is answered for it, as insert has stored the block.
 		require.Equal(t, map[string]int{
-			"open": 1, "savepoint": 1, "fill": 1, "release": 1, "seal": 1, "insert": 1, "import": 1, "setHead": 1,
+			"open": 1, "savepoint": 1, "fill": 1, "release": 1, "seal": 1, "insert": 1, "setHead": 1,
 		}, idle)
 		require.Equal(t, idle, busy, "transactions cost no calls of their own")
+	})
+}
+
+// A chain that has its block before the others have theirs is not behind: its receipts are not read
+// from the engine, as the slot's messages are known.
+func TestReceiptsAreNotRead(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.start()
+		w.run(3 * time.Second)
+		count := &counter{calls: map[string]int{}}
+		count.watch(w.a().engine)
+		w.b().engine.SetHook(func(_ context.Context, call string) error {
+			if call == "insert" {
+				time.Sleep(3 * pollKept) // of simulated time
+			}
+			return nil
+		})
+		before := w.a().head()
+		w.run(5 * time.Second)
+		require.Greater(t, w.a().head().Number, before.Number+2)
+		require.Zero(t, count.take()["receipts"])
 	})
 }

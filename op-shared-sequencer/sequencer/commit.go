@@ -191,9 +191,11 @@ func (s *Sequencer) finish(c *call, a *attempt, agreement []byte) error {
 
 	// From here on the slot is durable. A chain that fails does not hold back the others:
 	// its keeper hands it its block later.
+	indexed := sl.willIndex()
 	s.handOver(sl)
 	watch.lap(StageHandOver, &sl.report.HandOver)
 	s.index(ctx, sl)
+	indexed()
 	watch.lap(StageIndex, &sl.report.Index)
 	s.settle(sl)
 	return nil
@@ -328,10 +330,14 @@ func (s *Sequencer) handOverBlock(sl *slot, b *block) error {
 	if err != nil && !errors.Is(err, engine.ErrNotFound) {
 		return fmt.Errorf("storing the sealed block: %w", err)
 	}
+	if err == nil && b.node.parts.stored != nil {
+		b.node.parts.stored.hash.Store(&b.ref.Hash)
+		defer b.node.parts.stored.hash.Store(nil)
+	}
 	return sl.timed(StageDeliver, b, last, func() error { return b.node.handOver(b.envelope, b.ref, s.clock.Now()) })
 }
 
-// handOver gives a block to the driver and to gossip.
+// handOver gives a block to the driver and to gossip. The chain is lent.
 func (n *node) handOver(env *eth.ExecutionPayloadEnvelope, ref eth.L2BlockRef, started time.Time) error {
 	n.parts.Gossip.Gossip(env)
 	defer n.parts.Gossip.Clear()
@@ -347,6 +353,23 @@ func (n *node) handOver(env *eth.ExecutionPayloadEnvelope, ref eth.L2BlockRef, s
 		n.parts.Metrics.RecordSequencingError()
 	}
 	return err
+}
+
+// willIndex keeps the keepers from syncing the chains' histories until indexed is called. A chain
+// that has its block before the slot is indexed would be found behind, and all receipts of the
+// block be read from its engine.
+func (sl *slot) willIndex() (indexed func()) {
+	var held []*chain
+	for _, b := range sl.blocks {
+		if b.envelope != nil && b.syncing.CompareAndSwap(false, true) {
+			held = append(held, b.chain)
+		}
+	}
+	return func() {
+		for _, c := range held {
+			c.syncing.Store(false)
+		}
+	}
 }
 
 // index adds the slot's messages to the history, of the chains that have their block.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -43,6 +44,18 @@ type Parts struct {
 	Authority  rollup.SuperAuthority // nil outside a supernode
 
 	configs *systemConfigs // nil: the attributes builder keeps no cache of ours
+	stored  *storedBlock   // nil: the driver sends its engine every block
+}
+
+// storedBlock is the block that a chain's engine has stored and its driver is being given.
+// The driver makes it the head by newPayload and forkchoiceUpdated; the first, which carries the
+// whole block and is there to store it, is not sent then. An engine that crashes in between has
+// lost it as it would have lost a block after newPayload; one that crashes later is sent it again.
+type storedBlock struct{ hash atomic.Pointer[common.Hash] }
+
+func (s *storedBlock) is(block common.Hash) bool {
+	p := s.hash.Load()
+	return p != nil && *p == block
 }
 
 // node is the sequencer as one driver sees it. It builds nothing itself: it tells
@@ -71,12 +84,13 @@ func newNode(c *chain, clk Clock, l log.Logger, p Parts, abort func()) *node {
 // cache of the system configs of our own blocks: upstream's client would fetch the
 // whole parent block for it in every slot.
 func fromDriver(p *driver.SequencerParts) Parts {
-	configs := newSystemConfigs(p.L2)
+	configs, stored := newSystemConfigs(p.L2), new(storedBlock)
+	p.Engine.AnswerStored(stored.is)
 	return Parts{
 		Ctx: p.Ctx, Rollup: p.RollupCfg,
 		Attributes: derive.NewFetchingAttributesBuilder(p.RollupCfg, p.L1ChainConfig, p.DepSet, p.L1Receipts, configs),
 		Origins:    p.L1OriginSelector, L1: p.L1, Listener: p.Listener, Gossip: p.Gossip, Metrics: p.Metrics,
-		Controller: p.Engine, Authority: p.SuperAuthority, configs: configs,
+		Controller: p.Engine, Authority: p.SuperAuthority, configs: configs, stored: stored,
 	}
 }
 

@@ -20,6 +20,7 @@ var (
 	reportSize    = flag.Int("size", 200<<10, "bytes of a subblock")
 	reportDelay   = flag.Duration("delay", 25*time.Millisecond, "one-way delay between any two operators")
 	reportHeights = flag.Int("heights", 100, "heights to measure")
+	reportMost    = flag.Int("most", 10, "operators of the largest set of TestOperatorsReport")
 	reportReady   = flag.Bool("readiness", true, "votes carry the chains that operators are ready for")
 )
 
@@ -180,7 +181,7 @@ func TestOperatorsReport(t *testing.T) {
 		})
 		return r
 	}
-	for _, n := range []int{1, 4, 7, 10} {
+	for n := 1; n <= *reportMost; n += 3 {
 		rows = append(rows, row(n, *reportSize, *reportHeights))
 	}
 	big := row(4, 10<<20, max(5, *reportHeights/4))
