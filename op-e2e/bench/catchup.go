@@ -10,7 +10,7 @@ import (
 )
 
 // catchUp stops one of four operators for a while, and measures how fast it comes back. A quick run
-// has no time for it.
+// of everything has no time for it.
 func (c *Config) catchUp(ctx context.Context, r *Report) (err error) {
 	const operators, rate = 4, 10
 	const away = 180 // slots

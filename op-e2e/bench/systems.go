@@ -147,12 +147,18 @@ func (c *Config) startStock(ctx context.Context, chains []uint64) (_ *system, er
 	if err := s.connect(ctx, urls); err != nil {
 		return nil, err
 	}
-	for _, c := range s.clients { // as much as ours logs; it says where it listens in a line of another level
+	return s, s.quiet(ctx)
+}
+
+// quiet has engines of their own processes log no more than embedded ones do. They say where they
+// listen in a line of another level.
+func (s *system) quiet(ctx context.Context) error {
+	for _, c := range s.clients {
 		if err := c.CallContext(ctx, nil, "debug_verbosity", 2); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return s, nil
+	return nil
 }
 
 // startStockNode runs an op-node that logs to a file.
@@ -181,7 +187,11 @@ func (c *Config) startOurs(ctx context.Context, chains []uint64) (*system, error
 func (c *Config) startSplit(ctx context.Context, chains []uint64) (*system, error) {
 	dc := c.oneOperator(chains)
 	dc.Engines = devnet.Process
-	return startDevnet(ctx, dc, nameProcess)
+	s, err := startDevnet(ctx, dc, nameProcess)
+	if err != nil {
+		return nil, err
+	}
+	return s, s.quiet(ctx)
 }
 
 func (c *Config) oneOperator(chains []uint64) devnet.Config {

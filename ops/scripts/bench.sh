@@ -21,8 +21,8 @@ mkdir -p "$reports"
 parts=$reports/bench.parts
 rm -rf "$parts"
 mkdir -p "$parts"
-quick=() flags=() heights=60
-[ -z "${QUICK:-}" ] || { quick=(-quick) flags=(--quick) heights=6; }
+quick=() flags=() heights=60 most=10
+[ -z "${QUICK:-}" ] || { quick=(-quick) flags=(--quick) heights=6 most=4; }
 [ -z "${ROUNDS:-}" ] || flags+=(--rounds "$ROUNDS")
 only=${ONLY:-all}
 wants() { [ "$only" = all ] || [[ ",$only," == *",$1,"* ]]; }
@@ -34,7 +34,7 @@ if wants follower; then
 fi
 if wants operators; then
   echo "operators"
-  "$go" test -count 1 -timeout 60m -run TestOperatorsReport ./op-shared-sequencer/rotation/cometbft -args -report "$parts/operators.json" -heights $heights
+  "$go" test -count 1 -timeout 60m -run TestOperatorsReport ./op-shared-sequencer/rotation/cometbft -args -report "$parts/operators.json" -heights $heights -most $most
 fi
 # The other scenarios, on devnets.
 devnet=$(tr , '\n' <<<"$only" | grep -vx -e all -e follower -e operators | paste -sd, || true)
