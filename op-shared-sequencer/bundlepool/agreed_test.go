@@ -54,11 +54,11 @@ func TestAgreedAfterCrash(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, Status{Hash: e.Hash, State: Executed, Expiry: now + 9, Attempts: 1, Slot: now + 1, Items: want}, s)
 	require.Equal(t, Pending, state(t, q, other.Hash))
-	require.Contains(t, q.Reserved(chainB), crypto.Keccak256Hash(relay(1)))
 	require.Empty(t, q.Agreed(subblocks, nil), "known by now")
 
 	// One chain's block is replaced, and the bundle completed there in a later slot.
 	again, _ := q.Replaced(chainA, 7)
+	require.Contains(t, q.Reserved(chainB), crypto.Keccak256Hash(relay(1)))
 	require.Equal(t, []common.Hash{e.Hash}, again)
 	require.Equal(t, []common.Hash{e.Hash}, q.Agreed(agreedSlot(now+3, 9, sequence.Step{Chain: chainA, Bundle: e.Hash, Transactions: [][]byte{tx(0)}}), nil))
 	s, err = q.Status(e.Hash)

@@ -39,14 +39,15 @@
 // Reservation. The transactions of a bundle must not run alone, and a reorg of an
 // engine puts those that were in replaced blocks back into its transaction pool. So
 // Reserved names what a pool fill has to leave out: the transactions of every bundle
-// that is executed and not settled, undone, or pending after having been executed,
-// those of its relay steps included. The transactions of bundles that were never in a
+// of which an execution was replaced, until it is settled or forgotten, those of its relay
+// steps included. Where an execution stands, nonces keep its transactions out, and Replaced is
+// called before a chain is built on that has lost it. The transactions of bundles that were never in a
 // block are reserved too, so that a fill does not spoil them, but each transaction only
 // for Config.Hold: bundles are anonymous and cost nothing when they fail, and without
 // that bound anybody could keep a stranger's published transaction, and the later ones
 // of its sender, out of the blocks by naming it in bundles that cannot run. Of them
 // Config.MaxReserved are reserved on a chain at a time, those of the earliest bundles: a
-// fill looks at all of them. What was in a block is reserved without such a limit.
+// fill looks at all of them. What was in a replaced block is reserved without such a limit.
 //
 // Fairness. A slot has time for some bundles only, and an attempt that comes to nothing
 // costs its sender nothing. So a bundle that was put off goes behind those that were put
@@ -316,6 +317,7 @@ type Pool struct {
 
 	saveMu sync.Mutex // orders Save calls
 	saved  uint64     // version that is on disk
+	disk   *disk      // what Save last wrote; nil: it has to write all
 
 	mu      sync.Mutex
 	slot    sequence.Slot
@@ -323,6 +325,7 @@ type Pool struct {
 	version uint64                  // of what Snapshot holds
 	live    map[common.Hash]*record // pending, executed, undone
 	waiting []*record               // those pending, by arrival
+	before  map[common.Hash]*record // those of which an execution was replaced
 	done    map[common.Hash]*record // failed, expired, safe
 	queue   []finished              // of done, in order of ending; may have stale entries
 	turns   uint64
@@ -349,7 +352,7 @@ type finished struct {
 func New(cfg Config, logger log.Logger) *Pool {
 	p := &Pool{
 		cfg: cfg.withDefaults(), log: logger, chains: map[sequence.ChainID]*rules{},
-		live: map[common.Hash]*record{}, done: map[common.Hash]*record{}, senders: map[common.Address]int{}, named: map[Name]*record{}, gone: map[common.Hash]sequence.Slot{},
+		live: map[common.Hash]*record{}, before: map[common.Hash]*record{}, done: map[common.Hash]*record{}, senders: map[common.Address]int{}, named: map[Name]*record{}, gone: map[common.Hash]sequence.Slot{},
 		settled: map[sequence.ChainID]uint64{}, heldFrom: map[chainTx]sequence.Slot{},
 		saved:   math.MaxUint64, // so that the first Save writes
 		changed: make(chan struct{}),
@@ -556,6 +559,7 @@ func (p *Pool) Advance(slot sequence.Slot) {
 			p.end(r, Expired)
 		case r.state == Undone && r.finished+p.cfg.UndoneRetention < slot:
 			delete(p.live, h)
+			delete(p.before, h)
 			p.version++
 		}
 	}
@@ -745,8 +749,9 @@ func (p *Pool) Replaced(chain sequence.ChainID, number uint64) (again, undone []
 }
 
 // Reserved lists the transactions that a fill from the chain's pool has to leave out,
-// in the order of their hashes: those of bundles that were executed, and of the others at
-// most Config.MaxReserved, those of the earliest bundles. See the package comment.
+// in the order of their hashes: those of bundles of which an execution was replaced, and of those
+// that were never executed at most Config.MaxReserved, those of the earliest bundles. See the
+// package comment.
 func (p *Pool) Reserved(chain sequence.ChainID) []common.Hash {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -764,10 +769,7 @@ func (p *Pool) Reserved(chain sequence.ChainID) []common.Hash {
 			}
 		}
 	}
-	for _, r := range p.live {
-		if r.state == Pending && r.undone == 0 {
-			continue
-		}
+	for _, r := range p.before {
 		out = append(out, r.entry.on(chain)...)
 		for i := range r.items {
 			if it := &r.items[i]; it.Chain == chain {
@@ -907,6 +909,7 @@ func (p *Pool) move(r *record, to State) {
 	}
 	p.version++
 	delete(p.live, e.Hash)
+	delete(p.before, e.Hash)
 	if p.done[e.Hash] != nil {
 		delete(p.done, e.Hash)
 		p.doneBytes -= e.Size
@@ -924,6 +927,9 @@ func (p *Pool) move(r *record, to State) {
 		r.turn, r.finished = p.turns, p.slot
 		p.queue = append(p.queue, finished{e.Hash, r.turn})
 		p.forget()
+	}
+	if p.live[e.Hash] == r && (r.undone > 0 || len(r.spent) > 0) {
+		p.before[e.Hash] = r
 	}
 }
 

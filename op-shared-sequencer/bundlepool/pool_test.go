@@ -204,7 +204,7 @@ func TestReplacedAsAWhole(t *testing.T) {
 	// The engines have put their transactions back into the pools: none may run alone.
 	for _, chain := range []sequence.ChainID{chainA, chainB} {
 		reserved := p.Reserved(chain)
-		for _, e := range []*Entry{first, late, below} {
+		for _, e := range []*Entry{first, late} {
 			for i, tx := range e.Transactions {
 				if tx != nil && e.Bundle.Items[i].Chain == chain {
 					require.Contains(t, reserved, tx.Hash())
@@ -212,6 +212,7 @@ func TestReplacedAsAWhole(t *testing.T) {
 			}
 		}
 	}
+	require.NotContains(t, p.Reserved(chainA), below.Transactions[0].Hash(), "it is in a block that stands")
 	relayed := o.Result.Items[1].TxHash
 	require.Contains(t, p.Reserved(chainB), relayed, "nor the relay that was made for the first execution")
 
@@ -461,7 +462,7 @@ func TestHoldIsBounded(t *testing.T) {
 }
 
 // TestMaxReserved: of what was never executed the earliest are reserved, on each chain; of
-// what was executed, all.
+// what was executed in a block that was replaced, all.
 func TestMaxReserved(t *testing.T) {
 	t.Parallel()
 	p := newPool(Config{MaxReserved: 3, Hold: 2, MaxAhead: 100})
@@ -490,7 +491,7 @@ func TestMaxReserved(t *testing.T) {
 	// An execution takes none of the room, whether it stands, is replaced or undone.
 	require.NoError(t, p.Done(e[1].Hash, executed(e[1], now, 3, "")))
 	require.NoError(t, p.Done(e[5].Hash, executed(e[5], now, 4, "")))
-	reserved(e[0], e[1], e[2], e[3], e[5])
+	reserved(e[0], e[2], e[3])
 	p.Replaced(chainA, 3) // both
 	reserved(e[0], e[1], e[2], e[3], e[5])
 	require.NoError(t, p.Done(e[5].Hash, failed(Fail, "nonce too low")))

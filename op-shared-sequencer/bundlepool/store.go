@@ -3,8 +3,10 @@ package bundlepool
 import (
 	"bytes"
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,11 +18,16 @@ import (
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
 
-// ErrDamaged: what should be restored is not what Snapshot made.
+// ErrDamaged: what should be restored is not what Snapshot or Save made.
 var ErrDamaged = errors.New("damaged bundle pool snapshot")
 
-// snapshotMagic names the format; a change of it needs another number.
-var snapshotMagic = []byte("op-shared-sequencer/bundlepool/2\n")
+// How a file of the pool begins. The number is the format's; a change of it needs another. In the
+// third, frames follow: a snapshot, and changes to it (frame). In the second, the snapshot's
+// checksum and the snapshot; it is only read.
+var (
+	magic2 = []byte("op-shared-sequencer/bundlepool/2\n")
+	magic3 = []byte("op-shared-sequencer/bundlepool/3\n")
+)
 
 type snapshot struct {
 	Slot    sequence.Slot
@@ -28,6 +35,17 @@ type snapshot struct {
 	Settled []settledRecord // ascending by chain
 	Bundles []storedRecord  // by arrival
 	Gone    []goneRecord    `rlp:"optional"` // ascending by hash
+}
+
+// change is what is other than in the snapshot and in the changes before it.
+type change struct {
+	Slot    sequence.Slot
+	Arrival uint64
+	Settled []settledRecord // all of them
+	Bundles []storedRecord  // those that are new or changed
+	Ended   []uint64        // those that are no longer in it, by their arrival
+	Gone    []goneRecord    // those that are new
+	Back    []common.Hash   // of the gone, those that are forgotten
 }
 
 type goneRecord struct {
@@ -111,65 +129,180 @@ func (p *Pool) copied() *contents {
 	return c
 }
 
+// encode makes a snapshot of it.
 func (c *contents) encode() []byte {
 	s := snapshot{Slot: c.slot, Arrival: c.arrival, Settled: c.settled, Gone: c.gone}
+	for i := range c.records {
+		s.Bundles = append(s.Bundles, c.records[i].stored())
+	}
+	return slices.Concat(magic3, s.frame())
+}
+
+// frame sorts what the maps gave in any order.
+func (s *snapshot) frame() []byte {
 	slices.SortFunc(s.Gone, func(a, b goneRecord) int { return a.Hash.Cmp(b.Hash) })
 	slices.SortFunc(s.Settled, func(a, b settledRecord) int { return cmp.Compare(a.Chain, b.Chain) })
-	for i := range c.records {
-		r := &c.records[i]
-		t := storedRecord{
-			Bundle: r.entry.Bundle.Encode(), Arrival: r.entry.Arrival, State: string(r.state), Attempts: r.attempts,
-			Undone: r.undone, Slot: r.slot, Finished: r.finished, PutOff: r.putOff, Timeouts: r.timeouts, Spent: r.spent,
-			Gone: r.gone, UndoneAt: r.undoneAt,
-		}
-		for _, it := range r.items {
-			t.Items = append(t.Items, storedItem{uint64(it.Item), it.Chain, it.TxHash, it.BlockNumber, it.Status, it.GasUsed, it.RevertReason})
-		}
-		if f := r.failure; f != nil {
-			t.Failure = []storedFailure{{uint64(f.Item + 1), f.Chain, f.TxHash, f.Reason, f.ReturnData, f.Timeout}}
-		}
-		s.Bundles = append(s.Bundles, t)
-	}
 	slices.SortFunc(s.Bundles, func(a, b storedRecord) int { return cmp.Compare(a.Arrival, b.Arrival) })
-	body, err := rlp.EncodeToBytes(&s)
+	return frame(s)
+}
+
+func (r *record) stored() storedRecord {
+	t := storedRecord{
+		Bundle: r.entry.Bundle.Encode(), Arrival: r.entry.Arrival, State: string(r.state), Attempts: r.attempts,
+		Undone: r.undone, Slot: r.slot, Finished: r.finished, PutOff: r.putOff, Timeouts: r.timeouts, Spent: r.spent,
+		Gone: r.gone, UndoneAt: r.undoneAt,
+	}
+	for _, it := range r.items {
+		t.Items = append(t.Items, storedItem{uint64(it.Item), it.Chain, it.TxHash, it.BlockNumber, it.Status, it.GasUsed, it.RevertReason})
+	}
+	if f := r.failure; f != nil {
+		t.Failure = []storedFailure{{uint64(f.Item + 1), f.Chain, f.TxHash, f.Reason, f.ReturnData, f.Timeout}}
+	}
+	return t
+}
+
+// same says whether both would be stored in the same way: what they point to is replaced and
+// appended to, never changed.
+func (r *record) same(o *record) bool {
+	return r.entry == o.entry && r.state == o.state && r.attempts == o.attempts && r.undone == o.undone &&
+		r.slot == o.slot && r.finished == o.finished && r.failure == o.failure && r.putOff == o.putOff &&
+		r.timeouts == o.timeouts && r.undoneAt == o.undoneAt &&
+		sameSlice(r.items, o.items) && sameSlice(r.spent, o.spent) && sameSlice(r.gone, o.gone)
+}
+
+func sameSlice[T any](a, b []T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
+
+// checksumSize is that of Keccak-256.
+const checksumSize = 32
+
+// frame is the length of an encoding in four bytes, its checksum, and the encoding.
+func frame(v any) []byte {
+	body, err := rlp.EncodeToBytes(v)
 	if err != nil { // every field has an RLP form
 		panic(err)
 	}
-	return seal(body)
+	return slices.Concat(binary.BigEndian.AppendUint32(nil, uint32(len(body))), crypto.Keccak256(body), body)
 }
 
-// seal puts the format and a checksum before the encoding.
-func seal(body []byte) []byte {
-	return slices.Concat(snapshotMagic, crypto.Keccak256(body), body)
+// errTorn: a frame was not written to its end.
+var errTorn = errors.New("its end is missing")
+
+// nextFrame takes the first frame off. One that a crash cut off is there in part, or with
+// zeros in it, and is the last; anything else that does not match its checksum is damage.
+func nextFrame(data []byte) (body, rest []byte, err error) {
+	if len(bytes.Trim(data, "\x00")) == 0 || len(data) < 4+checksumSize {
+		return nil, nil, errTorn
+	}
+	n, sum, rest := uint64(binary.BigEndian.Uint32(data)), data[4:4+checksumSize], data[4+checksumSize:]
+	if n > uint64(len(rest)) {
+		return nil, nil, errTorn
+	}
+	if body, rest = rest[:n], rest[n:]; !bytes.Equal(sum, crypto.Keccak256(body)) {
+		if len(bytes.Trim(rest, "\x00")) == 0 {
+			return nil, nil, errTorn
+		}
+		return nil, nil, errors.New("its checksum is wrong")
+	}
+	return body, rest, nil
+}
+
+// parse reads a snapshot with the changes to it. torn: the last change is not there as a whole.
+// It was not synced, so nobody was told that it is stored.
+func parse(data []byte) (_ *snapshot, torn bool, err error) {
+	s := new(snapshot)
+	if body, ok := bytes.CutPrefix(data, magic2); ok {
+		if len(body) < checksumSize || !bytes.Equal(body[:checksumSize], crypto.Keccak256(body[checksumSize:])) {
+			return nil, false, errors.New("its checksum is wrong")
+		}
+		return s, false, rlp.DecodeBytes(body[checksumSize:], s)
+	}
+	rest, ok := bytes.CutPrefix(data, magic3)
+	if !ok {
+		return nil, false, fmt.Errorf("it does not begin with %q", magic3)
+	}
+	body, rest, err := nextFrame(rest)
+	if err == nil {
+		err = rlp.DecodeBytes(body, s)
+	}
+	if err != nil || len(rest) == 0 {
+		return s, false, err
+	}
+	bundles, gone := map[uint64]storedRecord{}, map[common.Hash]sequence.Slot{}
+	for i, b := range s.Bundles {
+		if _, twice := bundles[b.Arrival]; twice {
+			return nil, false, fmt.Errorf("bundle %d is there twice", i)
+		}
+		bundles[b.Arrival] = b
+	}
+	for _, g := range s.Gone {
+		gone[g.Hash] = g.Expiry
+	}
+	for n := 1; len(rest) > 0; n++ {
+		if body, rest, err = nextFrame(rest); errors.Is(err, errTorn) {
+			torn = true
+			break
+		}
+		var c change
+		if err == nil {
+			err = rlp.DecodeBytes(body, &c)
+		}
+		if err != nil {
+			return nil, false, fmt.Errorf("change %d: %w", n, err)
+		}
+		s.Slot, s.Arrival, s.Settled = c.Slot, c.Arrival, c.Settled
+		for _, b := range c.Bundles {
+			bundles[b.Arrival] = b
+		}
+		for _, arrival := range c.Ended {
+			delete(bundles, arrival)
+		}
+		for _, g := range c.Gone {
+			gone[g.Hash] = g.Expiry
+		}
+		for _, hash := range c.Back {
+			delete(gone, hash)
+		}
+	}
+	s.Bundles = slices.SortedFunc(maps.Values(bundles), func(a, b storedRecord) int { return cmp.Compare(a.Arrival, b.Arrival) })
+	s.Gone = nil
+	for hash, expiry := range gone {
+		s.Gone = append(s.Gone, goneRecord{hash, expiry})
+	}
+	return s, torn, nil
 }
 
 // Restore replaces what the pool holds by a snapshot, and leaves it as it is on error.
 // Limits are not applied to it. Call Advance afterwards: it ends what expired meanwhile.
 // Error: ErrDamaged.
 func (p *Pool) Restore(data []byte) error {
-	body, ok := bytes.CutPrefix(data, snapshotMagic)
-	if !ok {
-		return fmt.Errorf("%w: it does not begin with %q", ErrDamaged, snapshotMagic)
+	s, torn, err := parse(data)
+	if err == nil {
+		err = p.restore(s)
 	}
-	if len(body) < 32 || !bytes.Equal(body[:32], crypto.Keccak256(body[32:])) {
-		return fmt.Errorf("%w: its checksum is wrong", ErrDamaged)
-	}
-	var s snapshot
-	if err := rlp.DecodeBytes(body[32:], &s); err != nil {
+	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
+	if torn {
+		p.log.Warn("Last change of the bundle pool was not stored to its end and is left out", "bundles", len(s.Bundles))
+	}
+	return nil
+}
+
+func (p *Pool) restore(s *snapshot) error {
 	records := make([]*record, 0, len(s.Bundles))
 	seen, arrivals := map[common.Hash]bool{}, map[uint64]bool{}
 	for i := range s.Bundles {
 		r, err := p.restored(&s.Bundles[i])
 		if err != nil {
-			return fmt.Errorf("%w: bundle %d: %w", ErrDamaged, i, err)
+			return fmt.Errorf("bundle %d: %w", i, err)
 		}
 		if r == nil {
 			continue
 		}
 		if seen[r.entry.Hash] || arrivals[r.entry.Arrival] {
-			return fmt.Errorf("%w: bundle %d is there twice", ErrDamaged, i)
+			return fmt.Errorf("bundle %d is there twice", i)
 		}
 		seen[r.entry.Hash], arrivals[r.entry.Arrival] = true, true
 		records = append(records, r)
@@ -180,6 +313,7 @@ func (p *Pool) Restore(data []byte) error {
 	p.slot, p.arrival = s.Slot, s.Arrival
 	clear(p.live)
 	clear(p.done)
+	clear(p.before)
 	clear(p.senders)
 	clear(p.named)
 	clear(p.gone)
@@ -245,8 +379,10 @@ func (p *Pool) restored(t *storedRecord) (*record, error) {
 	return nil, fmt.Errorf("unexpected state %q", t.State)
 }
 
-// Save writes a snapshot to the file, synced, replacing it whole or not at all. It does
-// nothing if nothing has changed since the last Save, so it may be called every slot.
+// Save makes what the pool holds durable in the file. It adds what has changed since the last
+// Save, or replaces the file by a snapshot, whole or not at all: at first, and when the changes
+// have become longer than that would be. It does nothing if nothing has changed, so it may be
+// called every slot.
 func (p *Pool) Save(path string) error {
 	p.saveMu.Lock()
 	defer p.saveMu.Unlock()
@@ -258,11 +394,114 @@ func (p *Pool) Save(path string) error {
 	}
 	c := p.copied()
 	p.mu.Unlock()
-	if err := writeSynced(path, c.encode()); err != nil {
+	d := p.disk
+	p.disk = nil // if this fails, what is in the file is not known
+	var err error
+	if d == nil || d.path != path || d.size-d.whole > max(d.whole, minCompact) || !d.intact() {
+		d, err = newDisk(path, c)
+	} else {
+		err = d.add(c)
+	}
+	if err != nil {
 		return fmt.Errorf("saving the bundle pool: %w", err)
 	}
-	p.saved = version
+	p.saved, p.disk = version, d
 	return nil
+}
+
+// minCompact is up to how many bytes of changes a file is not written anew.
+const minCompact = 1 << 20
+
+// disk is what a file holds.
+type disk struct {
+	path    string
+	size    int64 // bytes of all of it
+	whole   int64 // without the changes
+	turn    uint64
+	bundles map[uint64]*onDisk // by arrival
+	gone    map[common.Hash]sequence.Slot
+}
+
+type onDisk struct {
+	record record
+	turn   uint64 // of the last change it was seen in
+}
+
+// newDisk replaces the file by a snapshot.
+func newDisk(path string, c *contents) (*disk, error) {
+	data := c.encode()
+	d := &disk{path: path, size: int64(len(data)), whole: int64(len(data)), bundles: make(map[uint64]*onDisk, len(c.records)), gone: map[common.Hash]sequence.Slot{}}
+	for _, r := range c.records {
+		d.bundles[r.entry.Arrival] = &onDisk{record: r}
+	}
+	for _, g := range c.gone {
+		d.gone[g.Hash] = g.Expiry
+	}
+	return d, writeSynced(path, data)
+}
+
+// intact says whether the file is as it was left.
+func (d *disk) intact() bool {
+	st, err := os.Stat(d.path)
+	return err == nil && st.Size() == d.size
+}
+
+// add appends what has changed. After an error d is of no use.
+func (d *disk) add(c *contents) (err error) {
+	data := frame(d.change(c))
+	f, err := os.OpenFile(d.path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	d.size += int64(len(data))
+	return f.Sync()
+}
+
+// change is what the file does not say yet.
+func (d *disk) change(c *contents) *change {
+	out := &change{Slot: c.slot, Arrival: c.arrival, Settled: c.settled}
+	d.turn++
+	for i := range c.records {
+		r := &c.records[i]
+		b := d.bundles[r.entry.Arrival]
+		if b == nil || !b.record.same(r) {
+			out.Bundles = append(out.Bundles, r.stored())
+			b = &onDisk{record: *r}
+			d.bundles[r.entry.Arrival] = b
+		}
+		b.turn = d.turn
+	}
+	if len(d.bundles) > len(c.records) {
+		for arrival, b := range d.bundles {
+			if b.turn != d.turn {
+				out.Ended = append(out.Ended, arrival)
+				delete(d.bundles, arrival)
+			}
+		}
+	}
+	for _, g := range c.gone {
+		if expiry, ok := d.gone[g.Hash]; !ok || expiry != g.Expiry {
+			out.Gone = append(out.Gone, g)
+			d.gone[g.Hash] = g.Expiry
+		}
+	}
+	if len(d.gone) > len(c.gone) {
+		now := map[common.Hash]struct{}{}
+		for _, g := range c.gone {
+			now[g.Hash] = struct{}{}
+		}
+		for hash := range d.gone {
+			if _, ok := now[hash]; !ok {
+				out.Back = append(out.Back, hash)
+				delete(d.gone, hash)
+			}
+		}
+	}
+	return out
 }
 
 // Load restores what Save wrote. A missing file leaves the pool as it is.

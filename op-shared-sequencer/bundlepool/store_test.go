@@ -1,13 +1,21 @@
 package bundlepool
 
 import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/ethereum/go-ethereum/accounts"
 	"github.com/ethereum/go-ethereum/common"
+	"github.com/ethereum/go-ethereum/crypto"
 	"github.com/ethereum/go-ethereum/rlp"
 
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
@@ -126,9 +134,9 @@ func TestLoadErrors(t *testing.T) {
 	require.NoError(t, err)
 	for name, data := range map[string][]byte{
 		"empty":     {},
-		"magic":     good[:len(snapshotMagic)],
+		"magic":     good[:len(magic3)],
 		"truncated": good[:len(good)-1],
-		"longer":    append(append([]byte{}, good...), 0),
+		"damaged":   append(append(append([]byte{}, good...), frame("no change")...), frame(&change{})...),
 		"flipped":   func() []byte { b := append([]byte{}, good...); b[len(b)/2] ^= 1; return b }(),
 		"other":     []byte("op-shared-sequencer/bundlepool/1\n"),
 	} {
@@ -157,12 +165,172 @@ func TestLoadErrors(t *testing.T) {
 func TestRestoreTwice(t *testing.T) {
 	t.Parallel()
 	p, _, _, _, _, _, _ := filled(t)
-	var s snapshot
-	require.NoError(t, rlp.DecodeBytes(p.Snapshot()[len(snapshotMagic)+32:], &s))
-	s.Bundles = append(s.Bundles, s.Bundles[0])
-	body, err := rlp.EncodeToBytes(&s)
+	s, _, err := parse(p.Snapshot())
 	require.NoError(t, err)
-	require.ErrorIs(t, newPool(Config{}).Restore(seal(body)), ErrDamaged)
+	s.Bundles = append(s.Bundles, s.Bundles[0])
+	for _, data := range [][]byte{whole(s), append(whole(s), frame(&change{})...)} {
+		require.ErrorIs(t, newPool(Config{}).Restore(data), ErrDamaged)
+	}
+}
+
+// whole is a file of a snapshot alone.
+func whole(s *snapshot) []byte { return append(append([]byte{}, magic3...), frame(s)...) }
+
+// A file that the release before has written is read, and written anew in today's format.
+func TestLoadFormat2(t *testing.T) {
+	t.Parallel()
+	p, _, _, _, _, _, _ := filled(t)
+	body := p.Snapshot()[len(magic3)+4+checksumSize:]
+	path := filepath.Join(t.TempDir(), "bundles")
+	require.NoError(t, os.WriteFile(path, slices.Concat(magic2, crypto.Keccak256(body), body), 0o600))
+	q := newPool(Config{})
+	require.NoError(t, q.Load(path))
+	require.Equal(t, p.Snapshot(), q.Snapshot())
+	require.NoError(t, q.Save(path))
+	data, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, p.Snapshot(), data)
+	require.ErrorIs(t, q.Restore(slices.Concat(magic2, crypto.Keccak256(body), body[1:])), ErrDamaged)
+}
+
+// busy makes one of the changes that a pool goes through, and more with each round.
+func busy(t *testing.T, p *Pool, rng *rand.Rand, round int) {
+	t.Helper()
+	var known []*Entry
+	for h := range p.live {
+		e, _ := p.Get(h)
+		known = append(known, e)
+	}
+	slices.SortFunc(known, func(a, b *Entry) int { return a.Hash.Cmp(b.Hash) })
+	if len(known) == 0 || rng.IntN(3) == 0 {
+		b := bundle(p.Slot()+5, transfer("alice", chainA, uint64(round)), relayStep(chainB))
+		add(t, p, b)
+		return
+	}
+	e := known[rng.IntN(len(known))]
+	switch rng.IntN(7) {
+	case 0:
+		require.NoError(t, p.Done(e.Hash, executed(e, p.Slot(), uint64(round), "again")))
+	case 1:
+		_ = p.Done(e.Hash, failed(Retry, "later")) // if it is pending
+	case 2:
+		_ = p.Done(e.Hash, failed(Fail, "never"))
+	case 3:
+		p.Replaced(chainA, uint64(max(0, round-rng.IntN(4))))
+	case 4:
+		p.Settled(chainB, uint64(max(0, round-10)))
+	case 5:
+		p.Advance(p.Slot() + 1)
+	case 6:
+		sig, err := crypto.Sign(accounts.TextHash([]byte(CancelText(e.Hash))), key("alice"))
+		require.NoError(t, err)
+		_ = p.Cancel(e.Hash, sig) // if it is pending
+	}
+}
+
+// After every Save the file holds what the pool does, whatever has changed in between and however
+// often it was written anew; and whatever a crash leaves of the last change, what was saved before.
+func TestSaveChanges(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(6) {
+		rng := rand.New(rand.NewPCG(seed, 0))
+		p := newPool(Config{UndoneRetention: 20, MaxPerSender: 1000})
+		path, torn := filepath.Join(t.TempDir(), "bundles"), filepath.Join(t.TempDir(), "torn")
+		var before []byte // the file
+		var had []byte    // what the pool held
+		grown, anew := 0, 0
+		for round := range 300 {
+			busy(t, p, rng, round)
+			if rng.IntN(3) == 0 {
+				continue
+			}
+			if rng.IntN(40) == 0 {
+				p.disk = nil // written anew, as when the changes have become long
+			}
+			if p.version == p.saved {
+				continue // slots alone are not saved
+			}
+			require.NoError(t, p.Save(path))
+			data, err := os.ReadFile(path)
+			require.NoError(t, err)
+			q := newPool(Config{UndoneRetention: 20})
+			require.NoError(t, q.Load(path))
+			now := q.Snapshot()
+			require.Equal(t, p.Snapshot(), now, "seed %d, round %d", seed, round)
+			if !bytes.HasPrefix(data, before) || before == nil {
+				anew++
+			} else if cut := len(data) - len(before); cut > 0 {
+				grown++
+				part := slices.Clone(data[:len(before)+rng.IntN(cut)])
+				if rng.IntN(2) == 0 { // the file has its length already
+					part = append(part, make([]byte, len(data)-len(part))...)
+				}
+				require.NoError(t, os.WriteFile(torn, part, 0o600))
+				require.NoError(t, q.Load(torn))
+				if !bytes.Equal(part, data) {
+					require.Equal(t, had, q.Snapshot(), "seed %d, round %d", seed, round)
+				}
+			}
+			before, had = data, now
+		}
+		require.Greater(t, grown, 20)
+		require.Greater(t, anew, 1)
+	}
+}
+
+// The file does not grow for ever.
+func TestSaveIsBounded(t *testing.T) {
+	t.Parallel()
+	p := newPool(Config{})
+	path := filepath.Join(t.TempDir(), "bundles")
+	e := add(t, p, bundle(now+9, transfer("alice", chainA, 0)))
+	least, most := int64(math.MaxInt64), int64(0)
+	for i := range 20_000 {
+		require.NoError(t, p.Done(e.Hash, failed(Retry, fmt.Sprint(i))))
+		p.saveMu.Lock() // a Save of every one would take a sync each
+		if p.disk != nil && i%100 != 0 {
+			p.disk.size += 300
+			st, err := os.Stat(path)
+			require.NoError(t, err)
+			require.NoError(t, os.Truncate(path, st.Size()+300))
+		}
+		p.saveMu.Unlock()
+		if i%100 != 0 {
+			continue
+		}
+		require.NoError(t, p.Save(path))
+		least, most = min(least, p.disk.size), max(most, p.disk.size)
+	}
+	require.Less(t, most, int64(2*minCompact))
+	require.Less(t, least, int64(10_000))
+}
+
+// A change that was not written as it should be is not built upon.
+func TestSaveAfterAnError(t *testing.T) {
+	t.Parallel()
+	p := newPool(Config{})
+	path := filepath.Join(t.TempDir(), "bundles")
+	save := func() {
+		t.Helper()
+		require.NoError(t, p.Save(path))
+		q := newPool(Config{})
+		require.NoError(t, q.Load(path))
+		require.Equal(t, p.Snapshot(), q.Snapshot())
+	}
+	save()
+	for i, spoil := range []func(){
+		func() { require.NoError(t, os.Remove(path)) },
+		func() { require.NoError(t, os.Truncate(path, 10)) },
+		func() { require.NoError(t, os.WriteFile(path, []byte("another's"), 0o600)) },
+	} {
+		spoil()
+		add(t, p, bundle(now+9, transfer("alice", chainA, uint64(i))))
+		save()
+	}
+	add(t, p, bundle(now+9, transfer("bob", chainA, 0)))
+	require.Error(t, p.Save(filepath.Join(t.TempDir(), "absent", "bundles")))
+	require.Nil(t, p.disk)
+	save()
 }
 
 func TestRestoreWithoutAChain(t *testing.T) {
@@ -182,16 +350,31 @@ func FuzzRestore(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(p.Snapshot()[len(snapshotMagic)+32:])
+	f.Add(p.Snapshot()[len(magic3)+4+checksumSize:], []byte{})
 	entry, _ := p.Get(e)
 	if err := p.Done(e, executed(entry, now, 3, "")); err != nil {
 		f.Fatal(err)
 	}
 	p.Settled(chainA, 2)
-	f.Add(p.Snapshot()[len(snapshotMagic)+32:])
-	f.Fuzz(func(t *testing.T, body []byte) {
+	s, _, err := parse(p.Snapshot())
+	if err != nil {
+		f.Fatal(err)
+	}
+	next, err := rlp.EncodeToBytes(&change{Slot: now, Arrival: s.Arrival, Bundles: s.Bundles, Ended: []uint64{7}, Gone: []goneRecord{{e, now}}, Back: []common.Hash{{1}}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(p.Snapshot()[len(magic3)+4+checksumSize:], next)
+	f.Fuzz(func(t *testing.T, body, change []byte) {
 		q := newPool(Config{})
-		if q.Restore(seal(body)) != nil {
+		framed := func(body []byte) []byte {
+			return slices.Concat(binary.BigEndian.AppendUint32(nil, uint32(len(body))), crypto.Keccak256(body), body)
+		}
+		data := append(slices.Clone(magic3), framed(body)...)
+		if len(change) > 0 {
+			data = append(data, framed(change)...)
+		}
+		if q.Restore(data) != nil {
 			return
 		}
 		again := newPool(Config{})
