@@ -73,17 +73,19 @@ func followerWorkloads() []followerWorkload {
 // storageAddr is where chains of these measurements have the writer.
 var storageAddr = enginetest.Recipient(1 << 30)
 
-// couple is a leader's engine and a follower's.
+// couple is a leader's engine and a follower's, and one that is given blocks as stock's is.
 type couple struct {
-	chain            *enginetest.Chain
-	leader, follower *embedded.Node
+	chain                   *enginetest.Chain
+	leader, follower, stock *embedded.Node
+
+	block *eth.ExecutionPayloadEnvelope // that was built last
 }
 
 func newCouple(t *testing.T) *couple {
 	chain := enginetest.NewChain(901, followerAccounts)
 	chain.Genesis.Alloc[storageAddr] = types.Account{Nonce: 1, Code: writer()}
 	p := &couple{chain: chain}
-	for _, n := range []**embedded.Node{&p.leader, &p.follower} {
+	for _, n := range []**embedded.Node{&p.leader, &p.follower, &p.stock} {
 		var err error
 		*n, err = embedded.Start(embedded.Config{Chain: chain.ID, Genesis: chain.Genesis, JWTSecret: jwtSecret, Log: quiet()})
 		require.NoError(t, err)
@@ -119,14 +121,17 @@ func measureFollower(t *testing.T, w followerWorkload, known bool) Follower {
 	pool(p.leader)
 	if known {
 		pool(p.follower)
+		pool(p.stock)
 	}
 	for i := range rounds() + 1 {
 		var sub *sequence.Subblock
 		build, buildCPU := timed(t, func() { sub = p.build(t, w.txs, byte(i)) })
 		verify, verifyCPU := timed(t, func() { p.verify(t, sub, byte(i)) })
+		stock, stockCPU := timed(t, func() { require.NoError(t, p.stock.Engine().Import(t.Context(), p.block)) })
 		if i == 0 {
 			continue // caches are warm behind it
 		}
+		out.Stock, out.StockCPU = append(out.Stock, stock), append(out.StockCPU, stockCPU)
 		out.Build, out.Verify = append(out.Build, build), append(out.Verify, verify)
 		out.BuildCPU, out.VerifyCPU = append(out.BuildCPU, buildCPU), append(out.VerifyCPU, verifyCPU)
 	}
@@ -170,7 +175,7 @@ func (p *couple) build(t *testing.T, txs int, round byte) *sequence.Subblock {
 	result, err := s.Result(ctx)
 	require.NoError(t, err)
 	sub := &sequence.Subblock{Steps: []sequence.Step{step}, Results: []sequence.Result{result}}
-	sealAndStore(t, ctx, e, s)
+	p.block = sealAndStore(t, ctx, e, s)
 	return sub
 }
 
@@ -197,10 +202,11 @@ func (p *couple) attributes(head engine.BlockInfo, round byte) *eth.PayloadAttri
 	return a
 }
 
-func sealAndStore(t *testing.T, ctx context.Context, e engine.Engine, s engine.Session) {
+func sealAndStore(t *testing.T, ctx context.Context, e engine.Engine, s engine.Session) *eth.ExecutionPayloadEnvelope {
 	env, err := s.Seal(ctx)
 	require.NoError(t, err)
 	require.NoError(t, e.Insert(ctx, env.ExecutionPayload.BlockHash))
+	return env
 }
 
 // A slot of 10 MB is one of five chains, as a block of one chain with this gas limit takes some 24

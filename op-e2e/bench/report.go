@@ -189,6 +189,8 @@ type Follower struct {
 	Verify       Values  `json:"verifyMs"`     // decode, open, execute, seal, insert
 	BuildCPU     Values  `json:"buildCPUMs"`
 	VerifyCPU    Values  `json:"verifyCPUMs"`
+	Stock        Values  `json:"stockMs"` // engine_newPayload of the same block, without RPC
+	StockCPU     Values  `json:"stockCPUMs"`
 	Ratio        float64 `json:"ratio"` // of the medians of time
 	RatioCPU     float64 `json:"ratioCPU"`
 }

@@ -134,6 +134,8 @@ type Follower struct {
 	Verify       Values `json:"verifyMs"`
 	BuildCPU     Values `json:"buildCPUMs"`
 	VerifyCPU    Values `json:"verifyCPUMs"`
+	Stock        Values `json:"stockMs"`
+	StockCPU     Values `json:"stockCPUMs"`
 }
 
 type BigSlot struct {
