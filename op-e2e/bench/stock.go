@@ -24,12 +24,34 @@ const accounts = 100
 // time on fresh chains. A quick run leaves out ours with engines split off, and
 // tokens.
 func (c *Config) againstStock(ctx context.Context, r *Report) error {
-	chains := chainIDs(2)
-	r.Overhead = &Overhead{Chains: len(chains), Rate: overheadRate, Seconds: c.pick(8, 20)}
+	r.Overhead = c.newOverhead()
 	if r.CrossChain == nil {
 		r.CrossChain = new(CrossChain)
 	}
 	r.CrossChain.Messages = &Messages{Seconds: c.pick(6, 12)}
+	return c.besideStock(ctx, func(ctx context.Context, s *system, senders []*sender) error {
+		return c.stockRound(ctx, s, senders, r)
+	})
+}
+
+// overheadAlone measures nothing but what is paid when nothing crosses chains.
+func (c *Config) overheadAlone(ctx context.Context, r *Report) error {
+	r.Overhead = c.newOverhead()
+	return c.besideStock(ctx, func(ctx context.Context, s *system, senders []*sender) error {
+		return c.overhead(ctx, s, senders[0], r.Overhead)
+	})
+}
+
+// newOverhead: a collection of garbage more or less is some 5 ms a block in 20 s.
+func (c *Config) newOverhead() *Overhead {
+	return &Overhead{Chains: stockChains, Rate: overheadRate, Seconds: c.pick(8, 60)}
+}
+
+// stockChains is how many rollups are sequenced, by stock each alone.
+const stockChains = 2
+
+// besideStock runs a round on each system, in turn and several times.
+func (c *Config) besideStock(ctx context.Context, run func(ctx context.Context, s *system, senders []*sender) error) error {
 	systems := []starter{c.startStock, c.startOurs, c.startSplit}
 	if c.Quick {
 		systems = systems[:2]
@@ -38,9 +60,7 @@ func (c *Config) againstStock(ctx context.Context, r *Report) error {
 		// Each is the first one once, and each comes after each other one.
 		for i := range systems {
 			start := systems[(round+i)%len(systems)]
-			if err := fresh(ctx, start, chains, accounts, func(ctx context.Context, s *system, senders []*sender) error {
-				return c.stockRound(ctx, s, senders, r)
-			}); err != nil {
+			if err := fresh(ctx, start, chainIDs(stockChains), accounts, run); err != nil {
 				return fmt.Errorf("round %d: %w", round+1, err)
 			}
 		}

@@ -191,7 +191,10 @@ func (c *Config) startSplit(ctx context.Context, chains []uint64) (*system, erro
 	if err != nil {
 		return nil, err
 	}
-	return s, s.quiet(ctx)
+	if err := s.quiet(ctx); err != nil {
+		return nil, errors.Join(err, s.close(context.WithoutCancel(ctx)))
+	}
+	return s, nil
 }
 
 func (c *Config) oneOperator(chains []uint64) devnet.Config {

@@ -173,17 +173,18 @@ func (s *scene) take(tb testing.TB, c *opengine.EngineController, payload *eth.E
 	require.Equal(tb, ref.Hash, s.head(tb).Hash)
 }
 
-// A block of which is said that it is stored becomes the head without being sent; any other is sent.
+// A payload of which is said that its block is stored becomes the head without being sent; any other is sent.
 func TestAnswerStored(t *testing.T) {
 	s := newScene(t, 2)
 	c, count := s.controller(t)
-	var stored common.Hash
-	c.AnswerStored(func(block common.Hash) bool { return block == stored })
+	var stored *eth.ExecutionPayload
+	c.AnswerStored(func(payload *eth.ExecutionPayload) bool { return payload == stored })
 	for i, sent := range []int{0, 1, 1} {
 		payload := s.stored(t, s.head(t), s.transfers(2, uint64(i)))
-		stored = common.Hash{}
-		if i != 1 {
-			stored = payload.ExecutionPayload.BlockHash
+		stored = payload.ExecutionPayload
+		if i == 1 {
+			again := *stored // another payload, though of the same block
+			stored = &again
 		}
 		s.take(t, c, payload)
 		require.Equal(t, sent, count.payloads)
@@ -191,7 +192,7 @@ func TestAnswerStored(t *testing.T) {
 	// An engine that does not have it says so, as it would after a newPayload that it has lost.
 	payload := s.stored(t, s.head(t), s.transfers(2, 3))
 	payload.ExecutionPayload.BlockHash = common.Hash{1}
-	stored = common.Hash{1}
+	stored = payload.ExecutionPayload
 	ref, err := derive.PayloadToBlockRef(s.chain.Rollup, payload.ExecutionPayload)
 	require.NoError(t, err)
 	before := s.head(t)
@@ -270,7 +271,7 @@ func BenchmarkAnswerStored(b *testing.B) {
 	s := newScene(b, blockTxs)
 	c, _ := s.controller(b)
 	answered := false
-	c.AnswerStored(func(common.Hash) bool { return answered })
+	c.AnswerStored(func(*eth.ExecutionPayload) bool { return answered })
 	var took [2]time.Duration
 	for nonce := uint64(0); b.Loop(); nonce += 2 {
 		for i := range took {

@@ -51,8 +51,8 @@ type Checker interface {
 type Bundles interface {
 	// Pending lists the bundles that may be executed in the slot, in the order to try them.
 	Pending(slot sequence.Slot) []*bundlepool.Entry
-	// Reserved lists transactions that only run inside their bundle.
-	Reserved(chain sequence.ChainID) []common.Hash
+	// Reserved lists transactions that only run inside their bundle, for the chain's block in the slot.
+	Reserved(chain sequence.ChainID, slot sequence.Slot) []common.Hash
 	// Get finds a bundle in whatever state.
 	Get(hash common.Hash) (*bundlepool.Entry, bool)
 	// Changed is closed when a bundle becomes pending.
@@ -365,7 +365,7 @@ func (r *run) fill(ctx context.Context) error {
 	budget := max(r.times.Cut.Sub(start)*2/3, r.times.MinFill)
 	filled := make([]*filled, len(r.list))
 	if err := r.each(func(i int, b *Block) (err error) {
-		filled[i], err = r.fillBlock(ctx, b, engine.FillOptions{MaxTime: budget, Skip: r.bundles.Reserved(b.Chain), Interop: !r.failsafe(), Order: r.fills})
+		filled[i], err = r.fillBlock(ctx, b, engine.FillOptions{MaxTime: budget, Skip: r.bundles.Reserved(b.Chain, r.slot), Interop: !r.failsafe(), Order: r.fills})
 		r.order.Fills[i] = Filled{b.Chain, start, r.clock.Now()}
 		return err
 	}); err != nil {

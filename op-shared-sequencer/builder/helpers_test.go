@@ -281,9 +281,9 @@ type list struct {
 	reserved map[chainID][]common.Hash
 }
 
-func (l *list) Pending(sequence.Slot) []*bundlepool.Entry { return l.entries }
-func (l *list) Reserved(c chainID) []common.Hash          { return slices.Clone(l.reserved[c]) }
-func (l *list) Changed() <-chan struct{}                  { return nil }
+func (l *list) Pending(sequence.Slot) []*bundlepool.Entry         { return l.entries }
+func (l *list) Reserved(c chainID, _ sequence.Slot) []common.Hash { return slices.Clone(l.reserved[c]) }
+func (l *list) Changed() <-chan struct{}                          { return nil }
 
 func (l *list) Get(hash common.Hash) (*bundlepool.Entry, bool) {
 	i := slices.IndexFunc(l.entries, func(e *bundlepool.Entry) bool { return e.Hash == hash })

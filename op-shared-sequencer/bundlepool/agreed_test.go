@@ -58,7 +58,7 @@ func TestAgreedAfterCrash(t *testing.T) {
 
 	// One chain's block is replaced, and the bundle completed there in a later slot.
 	again, _ := q.Replaced(chainA, 7)
-	require.Contains(t, q.Reserved(chainB), crypto.Keccak256Hash(relay(1)))
+	require.Contains(t, q.Reserved(chainB, q.Slot()), crypto.Keccak256Hash(relay(1)))
 	require.Equal(t, []common.Hash{e.Hash}, again)
 	require.Equal(t, []common.Hash{e.Hash}, q.Agreed(agreedSlot(now+3, 9, sequence.Step{Chain: chainA, Bundle: e.Hash, Transactions: [][]byte{tx(0)}}), nil))
 	s, err = q.Status(e.Hash)

@@ -40,8 +40,12 @@
 // engine puts those that were in replaced blocks back into its transaction pool. So
 // Reserved names what a pool fill has to leave out: the transactions of every bundle
 // of which an execution was replaced, until it is settled or forgotten, those of its relay
-// steps included. Where an execution stands, nonces keep its transactions out, and Replaced is
-// called before a chain is built on that has lost it. The transactions of bundles that were never in a
+// steps included; and of every bundle that was executed in the slot that is filled, or in a
+// later one. Such an execution is not in the block below, whether it was replaced already or
+// Replaced is still to be called: after an L1 reorg, or when a slot that was agreed on in
+// part is given up. One of an earlier slot is below, where nonces keep its transactions out: a
+// chain's blocks follow each other without gaps, so what goes on a block in which it is not
+// has its slot, or an earlier one. The transactions of bundles that were never in a
 // block are reserved too, so that a fill does not spoil them, but each transaction only
 // for Config.Hold: bundles are anonymous and cost nothing when they fail, and without
 // that bound anybody could keep a stranger's published transaction, and the later ones
@@ -322,12 +326,13 @@ type Pool struct {
 	mu      sync.Mutex
 	slot    sequence.Slot
 	arrival uint64
-	version uint64                  // of what Snapshot holds
-	live    map[common.Hash]*record // pending, executed, undone
-	waiting []*record               // those pending, by arrival
-	before  map[common.Hash]*record // those of which an execution was replaced
-	done    map[common.Hash]*record // failed, expired, safe
-	queue   []finished              // of done, in order of ending; may have stale entries
+	version uint64                                    // of what Snapshot holds
+	live    map[common.Hash]*record                   // pending, executed, undone
+	waiting []*record                                 // those pending, by arrival
+	before  map[common.Hash]*record                   // those of which an execution was replaced
+	stand   map[sequence.Slot]map[common.Hash]*record // those executed and never replaced, by their slot
+	done    map[common.Hash]*record                   // failed, expired, safe
+	queue   []finished                                // of done, in order of ending; may have stale entries
 	turns   uint64
 
 	restoring bool // what moves is counted already
@@ -352,7 +357,7 @@ type finished struct {
 func New(cfg Config, logger log.Logger) *Pool {
 	p := &Pool{
 		cfg: cfg.withDefaults(), log: logger, chains: map[sequence.ChainID]*rules{},
-		live: map[common.Hash]*record{}, before: map[common.Hash]*record{}, done: map[common.Hash]*record{}, senders: map[common.Address]int{}, named: map[Name]*record{}, gone: map[common.Hash]sequence.Slot{},
+		live: map[common.Hash]*record{}, before: map[common.Hash]*record{}, stand: map[sequence.Slot]map[common.Hash]*record{}, done: map[common.Hash]*record{}, senders: map[common.Address]int{}, named: map[Name]*record{}, gone: map[common.Hash]sequence.Slot{},
 		settled: map[sequence.ChainID]uint64{}, heldFrom: map[chainTx]sequence.Slot{},
 		saved:   math.MaxUint64, // so that the first Save writes
 		changed: make(chan struct{}),
@@ -622,6 +627,7 @@ func (p *Pool) Done(hash common.Hash, o Outcome) error {
 			p.log.Warn("Bundle executed again before its blocks were reported as replaced", "bundle", hash, "slot", r.slot, "newSlot", o.Result.Slot)
 			r.spend()
 		}
+		p.unindex(r) // by the slot it had
 		r.attempts++
 		r.slot, r.items, r.failure = o.Result.Slot, kept(o.Result.Items), nil
 		r.putOff, r.timeouts, r.gone, r.undoneAt, r.by = 0, 0, nil, 0, common.Hash{}
@@ -748,11 +754,11 @@ func (p *Pool) Replaced(chain sequence.ChainID, number uint64) (again, undone []
 	return again, undone
 }
 
-// Reserved lists the transactions that a fill from the chain's pool has to leave out,
-// in the order of their hashes: those of bundles of which an execution was replaced, and of those
-// that were never executed at most Config.MaxReserved, those of the earliest bundles. See the
-// package comment.
-func (p *Pool) Reserved(chain sequence.ChainID) []common.Hash {
+// Reserved lists the transactions that a fill of the chain's block in a slot has to leave out,
+// in the order of their hashes: those of bundles that were executed and may not be in the blocks
+// below, and of those that were never executed at most Config.MaxReserved, those of the earliest
+// bundles. See the package comment.
+func (p *Pool) Reserved(chain sequence.ChainID, slot sequence.Slot) []common.Hash {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var out []common.Hash
@@ -769,21 +775,34 @@ func (p *Pool) Reserved(chain sequence.ChainID) []common.Hash {
 			}
 		}
 	}
-	for _, r := range p.before {
-		out = append(out, r.entry.on(chain)...)
-		for i := range r.items {
-			if it := &r.items[i]; it.Chain == chain {
-				out = append(out, it.TxHash)
-			}
-		}
-		for _, s := range r.spent {
-			if s.Chain == chain {
-				out = append(out, s.Tx)
+	for at, in := range p.stand {
+		if at >= slot {
+			for _, r := range in {
+				out = append(out, r.on(chain)...)
 			}
 		}
 	}
+	for _, r := range p.before {
+		out = append(out, r.on(chain)...)
+	}
 	slices.SortFunc(out, common.Hash.Cmp)
 	return slices.Compact(out)
+}
+
+// on lists the transactions on a chain that are the bundle's own or that its relay steps made.
+func (r *record) on(chain sequence.ChainID) []common.Hash {
+	out := r.entry.on(chain)
+	for i := range r.items {
+		if it := &r.items[i]; it.Chain == chain {
+			out = append(out, it.TxHash)
+		}
+	}
+	for _, s := range r.spent {
+		if s.Chain == chain {
+			out = append(out, s.Tx)
+		}
+	}
+	return out
 }
 
 // maxHeld bounds the memory of which transactions were held. A transaction that finds no
@@ -908,8 +927,8 @@ func (p *Pool) move(r *record, to State) {
 		}
 	}
 	p.version++
+	p.unindex(r)
 	delete(p.live, e.Hash)
-	delete(p.before, e.Hash)
 	if p.done[e.Hash] != nil {
 		delete(p.done, e.Hash)
 		p.doneBytes -= e.Size
@@ -928,8 +947,26 @@ func (p *Pool) move(r *record, to State) {
 		p.queue = append(p.queue, finished{e.Hash, r.turn})
 		p.forget()
 	}
-	if p.live[e.Hash] == r && (r.undone > 0 || len(r.spent) > 0) {
+	switch {
+	case p.live[e.Hash] != r:
+	case r.undone > 0 || len(r.spent) > 0:
 		p.before[e.Hash] = r
+	case to == Executed:
+		if p.stand[r.slot] == nil {
+			p.stand[r.slot] = map[common.Hash]*record{}
+		}
+		p.stand[r.slot][e.Hash] = r
+	}
+}
+
+// unindex takes a record out of what Reserved looks at.
+func (p *Pool) unindex(r *record) {
+	delete(p.before, r.entry.Hash)
+	if in := p.stand[r.slot]; in[r.entry.Hash] == r {
+		delete(in, r.entry.Hash)
+		if len(in) == 0 {
+			delete(p.stand, r.slot)
+		}
 	}
 }
 

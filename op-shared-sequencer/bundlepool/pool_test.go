@@ -168,8 +168,8 @@ func TestFailedMayBeSentAgain(t *testing.T) {
 	other := add(t, p, bundle(now+5, transfer("bob", chainA, 0)))
 	require.NoError(t, p.Done(e.Hash, failed(Fail, "execution reverted")))
 	require.ErrorIs(t, p.Done(e.Hash, failed(Fail, "again")), ErrNotPending)
-	require.Empty(t, p.Reserved(chainB))
-	require.Equal(t, []common.Hash{other.Transactions[0].Hash()}, p.Reserved(chainA))
+	require.Empty(t, p.Reserved(chainB, p.Slot()))
+	require.Equal(t, []common.Hash{other.Transactions[0].Hash()}, p.Reserved(chainA, p.Slot()))
 	add(t, p, b)
 	require.Equal(t, []common.Hash{other.Hash, e.Hash}, hashes(p.Pending(now)), "at the end of the queue")
 }
@@ -203,7 +203,7 @@ func TestReplacedAsAWhole(t *testing.T) {
 
 	// The engines have put their transactions back into the pools: none may run alone.
 	for _, chain := range []sequence.ChainID{chainA, chainB} {
-		reserved := p.Reserved(chain)
+		reserved := p.Reserved(chain, p.Slot())
 		for _, e := range []*Entry{first, late} {
 			for i, tx := range e.Transactions {
 				if tx != nil && e.Bundle.Items[i].Chain == chain {
@@ -212,18 +212,18 @@ func TestReplacedAsAWhole(t *testing.T) {
 			}
 		}
 	}
-	require.NotContains(t, p.Reserved(chainA), below.Transactions[0].Hash(), "it is in a block that stands")
+	require.NotContains(t, p.Reserved(chainA, p.Slot()), below.Transactions[0].Hash(), "it is in a block that stands")
 	relayed := o.Result.Items[1].TxHash
-	require.Contains(t, p.Reserved(chainB), relayed, "nor the relay that was made for the first execution")
+	require.Contains(t, p.Reserved(chainB, p.Slot()), relayed, "nor the relay that was made for the first execution")
 
 	// Executed again, with another relay; the old one stays reserved until it is settled.
 	require.NoError(t, p.Done(first.Hash, executed(first, now+3, 10, "second")))
-	require.Contains(t, p.Reserved(chainB), relayed)
+	require.Contains(t, p.Reserved(chainB, p.Slot()), relayed)
 	p.Settled(chainA, 10)
 	require.Equal(t, Executed, state(t, p, first.Hash))
 	p.Settled(chainB, 12)
 	require.Equal(t, Safe, state(t, p, first.Hash))
-	require.NotContains(t, p.Reserved(chainB), relayed)
+	require.NotContains(t, p.Reserved(chainB, p.Slot()), relayed)
 	s, err = p.Status(first.Hash)
 	require.NoError(t, err)
 	require.EqualValues(t, 1, s.Undone)
@@ -248,12 +248,12 @@ func TestUndoneThenFailed(t *testing.T) {
 			p.Replaced(chainB, 1)
 			require.NoError(t, end(p, e))
 			require.Equal(t, Undone, state(t, p, e.Hash))
-			require.Contains(t, p.Reserved(chainA), e.Transactions[0].Hash())
-			require.Contains(t, p.Reserved(chainB), e.Transactions[1].Hash())
+			require.Contains(t, p.Reserved(chainA, p.Slot()), e.Transactions[0].Hash())
+			require.Contains(t, p.Reserved(chainB, p.Slot()), e.Transactions[1].Hash())
 			p.Advance(p.Slot() + 100)
-			require.Contains(t, p.Reserved(chainA), e.Transactions[0].Hash())
+			require.Contains(t, p.Reserved(chainA, p.Slot()), e.Transactions[0].Hash())
 			p.Advance(p.Slot() + 1)
-			require.Empty(t, p.Reserved(chainA))
+			require.Empty(t, p.Reserved(chainA, p.Slot()))
 			_, err := p.Status(e.Hash)
 			require.ErrorIs(t, err, ErrUnknownBundle)
 		})
@@ -410,8 +410,8 @@ func TestHalf(t *testing.T) {
 				st, err := p.Status(h)
 				require.NoError(t, err)
 				if st.State != Executed {
-					require.Contains(t, p.Reserved(chainA), e.Transactions[0].Hash())
-					require.Contains(t, p.Reserved(chainB), e.Transactions[1].Hash())
+					require.Contains(t, p.Reserved(chainA, p.Slot()), e.Transactions[0].Hash())
+					require.Contains(t, p.Reserved(chainB, p.Slot()), e.Transactions[1].Hash())
 				}
 			})
 		}
@@ -426,11 +426,11 @@ func TestReorgPastSafe(t *testing.T) {
 	p.Settled(chainA, 20)
 	require.NoError(t, p.Done(e.Hash, executed(e, now, 7, "")))
 	require.Equal(t, Safe, state(t, p, e.Hash), "settled before it was reported")
-	require.Empty(t, p.Reserved(chainA))
+	require.Empty(t, p.Reserved(chainA, p.Slot()))
 	p.Advance(now - 2)
 	again, _ := p.Replaced(chainA, 6)
 	require.Equal(t, []common.Hash{e.Hash}, again)
-	require.NotEmpty(t, p.Reserved(chainA))
+	require.NotEmpty(t, p.Reserved(chainA, p.Slot()))
 	require.NoError(t, p.Done(e.Hash, executed(e, now-1, 6, "")))
 	require.Equal(t, Executed, state(t, p, e.Hash), "what was settled is not any more")
 	p.Settled(chainA, 6)
@@ -452,7 +452,7 @@ func TestHoldIsBounded(t *testing.T) {
 		p.Advance(s)
 		// Each slot another bundle with it, which fails.
 		e := add(t, p, bundle(s+1, victim, transfer("mallory", chainA, uint64(s))))
-		if r := p.Reserved(chainA); len(r) > 1 {
+		if r := p.Reserved(chainA, p.Slot()); len(r) > 1 {
 			require.Contains(t, r, e.Transactions[0].Hash())
 			held++
 		}
@@ -476,7 +476,7 @@ func TestMaxReserved(t *testing.T) {
 			for _, e := range of {
 				want = append(want, e.Transactions[i].Hash())
 			}
-			require.ElementsMatch(t, want, p.Reserved(chain))
+			require.ElementsMatch(t, want, p.Reserved(chain, p.Slot()))
 		}
 	}
 	var e []*Entry
@@ -486,12 +486,16 @@ func TestMaxReserved(t *testing.T) {
 	// What they have in common counts once.
 	shared := add(t, p, bundle(now+50, transfer("alice", chainA, 0), transfer("alice", chainB, 0), transfer("bob", chainC, 0)))
 	reserved(e[0], e[1], e[2])
-	require.Equal(t, []common.Hash{shared.Transactions[2].Hash()}, p.Reserved(chainC), "each chain has its own room")
+	require.Equal(t, []common.Hash{shared.Transactions[2].Hash()}, p.Reserved(chainC, p.Slot()), "each chain has its own room")
 
 	// An execution takes none of the room, whether it stands, is replaced or undone.
 	require.NoError(t, p.Done(e[1].Hash, executed(e[1], now, 3, "")))
 	require.NoError(t, p.Done(e[5].Hash, executed(e[5], now, 4, "")))
-	reserved(e[0], e[2], e[3])
+	reserved(e[0], e[1], e[2], e[3], e[5])
+	for i, chain := range []sequence.ChainID{chainA, chainB} {
+		require.ElementsMatch(t, []common.Hash{e[0].Transactions[i].Hash(), e[2].Transactions[i].Hash(), e[3].Transactions[i].Hash()},
+			p.Reserved(chain, now+1), "they are in the blocks below")
+	}
 	p.Replaced(chainA, 3) // both
 	reserved(e[0], e[1], e[2], e[3], e[5])
 	require.NoError(t, p.Done(e[5].Hash, failed(Fail, "nonce too low")))
@@ -524,8 +528,8 @@ func TestExecutedIsIdempotentAndCorrects(t *testing.T) {
 	require.NoError(t, p.Done(e.Hash, two))
 	s, _ = p.Status(e.Hash)
 	require.Equal(t, now+1, s.Slot)
-	require.Contains(t, p.Reserved(chainB), one.Result.Items[1].TxHash)
-	require.Contains(t, p.Reserved(chainB), two.Result.Items[1].TxHash)
+	require.Contains(t, p.Reserved(chainB, p.Slot()), one.Result.Items[1].TxHash)
+	require.Contains(t, p.Reserved(chainB, p.Slot()), two.Result.Items[1].TxHash)
 }
 
 func TestBadOutcomes(t *testing.T) {
@@ -583,7 +587,7 @@ func TestConcurrentUse(t *testing.T) {
 					}
 				}
 			}
-			p.Reserved(chainA)
+			p.Reserved(chainA, p.Slot())
 			p.Snapshot()
 			p.Settled(chainA, uint64(n)/2)
 			p.Settled(chainB, uint64(n)/2)
@@ -641,7 +645,7 @@ func BenchmarkPool(b *testing.B) {
 	})
 	b.Run("Reserved", func(b *testing.B) {
 		for b.Loop() {
-			p.Reserved(chainB)
+			p.Reserved(chainB, p.Slot())
 		}
 	})
 	b.Run("Advance", func(b *testing.B) {

@@ -121,7 +121,9 @@ func (p *Pool) copied() *contents {
 		c.settled = append(c.settled, settledRecord{chain, n})
 	}
 	for _, r := range p.live {
-		c.records = append(c.records, *r)
+		if r.state != "" { // it is being learned: Agreed
+			c.records = append(c.records, *r)
+		}
 	}
 	for hash, expiry := range p.gone {
 		c.gone = append(c.gone, goneRecord{hash, expiry})
@@ -143,7 +145,7 @@ func (s *snapshot) frame() []byte {
 	slices.SortFunc(s.Gone, func(a, b goneRecord) int { return a.Hash.Cmp(b.Hash) })
 	slices.SortFunc(s.Settled, func(a, b settledRecord) int { return cmp.Compare(a.Chain, b.Chain) })
 	slices.SortFunc(s.Bundles, func(a, b storedRecord) int { return cmp.Compare(a.Arrival, b.Arrival) })
-	return frame(s)
+	return frameKey(nil).frame(s)
 }
 
 func (r *record) stored() storedRecord {
@@ -177,40 +179,64 @@ func sameSlice[T any](a, b []T) bool {
 // checksumSize is that of Keccak-256.
 const checksumSize = 32
 
-// frame is the length of an encoding in four bytes, its checksum, and the encoding.
-func frame(v any) []byte {
+// A frame is a mark, the length of an encoding in four bytes, a checksum, and the encoding. In the
+// checksum of a change is that of its file's snapshot, so that what is no frame of this file, but
+// bytes that a bundle has brought, is not taken for one.
+type frameKey []byte
+
+// frame encodes a snapshot, whose key is nil, or a change.
+func (k frameKey) frame(v any) []byte {
 	body, err := rlp.EncodeToBytes(v)
 	if err != nil { // every field has an RLP form
 		panic(err)
 	}
-	return slices.Concat(binary.BigEndian.AppendUint32(nil, uint32(len(body))), crypto.Keccak256(body), body)
+	return k.framed(body)
 }
 
-// errTorn: a frame was not written to its end.
-var errTorn = errors.New("its end is missing")
+func (k frameKey) framed(body []byte) []byte {
+	length := binary.BigEndian.AppendUint32(nil, uint32(len(body)))
+	return slices.Concat(frameMark, length, crypto.Keccak256(k, length, body), body)
+}
 
-// nextFrame takes the first frame off. One that a crash cut off is there in part, or with
-// zeros in it, and is the last; anything else that does not match its checksum is damage.
-func nextFrame(data []byte) (body, rest []byte, err error) {
-	if len(bytes.Trim(data, "\x00")) == 0 || len(data) < 4+checksumSize {
-		return nil, nil, errTorn
+// frameMark is where a frame may begin.
+var frameMark = []byte("\xffbundles")
+
+// headSize is that of a frame before its encoding.
+var headSize = len(frameMark) + 4 + checksumSize
+
+// cut takes the first frame off, if the data begins with one. sum is its checksum.
+func (k frameKey) cut(data []byte) (body, rest, sum []byte, ok bool) {
+	rest, ok = bytes.CutPrefix(data, frameMark)
+	if !ok || len(data) < headSize {
+		return nil, nil, nil, false
 	}
-	n, sum, rest := uint64(binary.BigEndian.Uint32(data)), data[4:4+checksumSize], data[4+checksumSize:]
-	if n > uint64(len(rest)) {
-		return nil, nil, errTorn
+	length, sum, rest := rest[:4], rest[4:4+checksumSize], rest[4+checksumSize:]
+	n := uint64(binary.BigEndian.Uint32(length))
+	if n > uint64(len(rest)) || !bytes.Equal(sum, crypto.Keccak256(k, length, rest[:n])) {
+		return nil, nil, nil, false
 	}
-	if body, rest = rest[:n], rest[n:]; !bytes.Equal(sum, crypto.Keccak256(body)) {
-		if len(bytes.Trim(rest, "\x00")) == 0 {
-			return nil, nil, errTorn
+	return rest[:n], rest[n:], sum, true
+}
+
+// torn says whether data, which does not begin with a frame, is what a crash can have left of the
+// last one: there is no other after it. Of one that was synced, and of what came before it, all is there.
+func (k frameKey) torn(data []byte) bool {
+	for len(data) > 0 {
+		i := bytes.Index(data[1:], frameMark)
+		if i < 0 {
+			return true
 		}
-		return nil, nil, errors.New("its checksum is wrong")
+		data = data[1+i:]
+		if _, _, _, ok := k.cut(data); ok {
+			return false
+		}
 	}
-	return body, rest, nil
+	return true
 }
 
-// parse reads a snapshot with the changes to it. torn: the last change is not there as a whole.
+// parse reads a snapshot with the changes to it. cut: the last change is not there as a whole.
 // It was not synced, so nobody was told that it is stored.
-func parse(data []byte) (_ *snapshot, torn bool, err error) {
+func parse(data []byte) (_ *snapshot, cut bool, err error) {
 	s := new(snapshot)
 	if body, ok := bytes.CutPrefix(data, magic2); ok {
 		if len(body) < checksumSize || !bytes.Equal(body[:checksumSize], crypto.Keccak256(body[checksumSize:])) {
@@ -222,11 +248,11 @@ func parse(data []byte) (_ *snapshot, torn bool, err error) {
 	if !ok {
 		return nil, false, fmt.Errorf("it does not begin with %q", magic3)
 	}
-	body, rest, err := nextFrame(rest)
-	if err == nil {
-		err = rlp.DecodeBytes(body, s)
+	body, rest, sum, ok := frameKey(nil).cut(rest)
+	if !ok {
+		return nil, false, errors.New("its checksum is wrong, or its end is missing")
 	}
-	if err != nil || len(rest) == 0 {
+	if err := rlp.DecodeBytes(body, s); err != nil || len(rest) == 0 {
 		return s, false, err
 	}
 	bundles, gone := map[uint64]storedRecord{}, map[common.Hash]sequence.Slot{}
@@ -240,15 +266,17 @@ func parse(data []byte) (_ *snapshot, torn bool, err error) {
 		gone[g.Hash] = g.Expiry
 	}
 	for n := 1; len(rest) > 0; n++ {
-		if body, rest, err = nextFrame(rest); errors.Is(err, errTorn) {
-			torn = true
+		body, after, _, ok := frameKey(sum).cut(rest)
+		if !ok {
+			if !frameKey(sum).torn(rest) {
+				return nil, false, fmt.Errorf("change %d: its checksum is wrong, and there are others after it", n)
+			}
+			cut = true
 			break
 		}
+		rest = after
 		var c change
-		if err == nil {
-			err = rlp.DecodeBytes(body, &c)
-		}
-		if err != nil {
+		if err := rlp.DecodeBytes(body, &c); err != nil {
 			return nil, false, fmt.Errorf("change %d: %w", n, err)
 		}
 		s.Slot, s.Arrival, s.Settled = c.Slot, c.Arrival, c.Settled
@@ -270,21 +298,21 @@ func parse(data []byte) (_ *snapshot, torn bool, err error) {
 	for hash, expiry := range gone {
 		s.Gone = append(s.Gone, goneRecord{hash, expiry})
 	}
-	return s, torn, nil
+	return s, cut, nil
 }
 
 // Restore replaces what the pool holds by a snapshot, and leaves it as it is on error.
 // Limits are not applied to it. Call Advance afterwards: it ends what expired meanwhile.
 // Error: ErrDamaged.
 func (p *Pool) Restore(data []byte) error {
-	s, torn, err := parse(data)
+	s, cut, err := parse(data)
 	if err == nil {
 		err = p.restore(s)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	if torn {
+	if cut {
 		p.log.Warn("Last change of the bundle pool was not stored to its end and is left out", "bundles", len(s.Bundles))
 	}
 	return nil
@@ -314,6 +342,7 @@ func (p *Pool) restore(s *snapshot) error {
 	clear(p.live)
 	clear(p.done)
 	clear(p.before)
+	clear(p.stand)
 	clear(p.senders)
 	clear(p.named)
 	clear(p.gone)
@@ -417,6 +446,7 @@ type disk struct {
 	path    string
 	size    int64 // bytes of all of it
 	whole   int64 // without the changes
+	key     frameKey
 	turn    uint64
 	bundles map[uint64]*onDisk // by arrival
 	gone    map[common.Hash]sequence.Slot
@@ -430,7 +460,8 @@ type onDisk struct {
 // newDisk replaces the file by a snapshot.
 func newDisk(path string, c *contents) (*disk, error) {
 	data := c.encode()
-	d := &disk{path: path, size: int64(len(data)), whole: int64(len(data)), bundles: make(map[uint64]*onDisk, len(c.records)), gone: map[common.Hash]sequence.Slot{}}
+	_, _, key, _ := frameKey(nil).cut(data[len(magic3):])
+	d := &disk{path: path, size: int64(len(data)), whole: int64(len(data)), key: key, bundles: make(map[uint64]*onDisk, len(c.records)), gone: map[common.Hash]sequence.Slot{}}
 	for _, r := range c.records {
 		d.bundles[r.entry.Arrival] = &onDisk{record: r}
 	}
@@ -448,7 +479,7 @@ func (d *disk) intact() bool {
 
 // add appends what has changed. After an error d is of no use.
 func (d *disk) add(c *contents) (err error) {
-	data := frame(d.change(c))
+	data := d.key.frame(d.change(c))
 	f, err := os.OpenFile(d.path, os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
 		return err

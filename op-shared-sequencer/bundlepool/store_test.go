@@ -2,7 +2,6 @@ package bundlepool
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -64,7 +63,7 @@ func TestSaveLoad(t *testing.T) {
 	require.Equal(t, hashes(p.Pending(now+5)), hashes(q.Pending(now+5)))
 	require.Equal(t, []common.Hash{again.Hash, pending.Hash, retried.Hash}, hashes(q.Pending(now+5)))
 	for _, chain := range []sequence.ChainID{chainA, chainB, chainC} {
-		require.Equal(t, p.Reserved(chain), q.Reserved(chain))
+		require.Equal(t, p.Reserved(chain, now), q.Reserved(chain, now))
 	}
 	require.Equal(t, p.Snapshot(), q.Snapshot())
 
@@ -132,11 +131,16 @@ func TestLoadErrors(t *testing.T) {
 	require.NoError(t, p.Save(path))
 	good, err := os.ReadFile(path)
 	require.NoError(t, err)
+	key := p.disk.key
+	next := key.frame(&change{})
 	for name, data := range map[string][]byte{
 		"empty":     {},
 		"magic":     good[:len(magic3)],
 		"truncated": good[:len(good)-1],
-		"damaged":   append(append(append([]byte{}, good...), frame("no change")...), frame(&change{})...),
+		"a change":  slices.Concat(good, key.frame("no change"), next),
+		"its end":   slices.Concat(good, flipped(next, -1), next),
+		"its size":  slices.Concat(good, flipped(next, len(frameMark)), next),
+		"its mark":  slices.Concat(good, flipped(next, 0), next),
 		"flipped":   func() []byte { b := append([]byte{}, good...); b[len(b)/2] ^= 1; return b }(),
 		"other":     []byte("op-shared-sequencer/bundlepool/1\n"),
 	} {
@@ -168,19 +172,49 @@ func TestRestoreTwice(t *testing.T) {
 	s, _, err := parse(p.Snapshot())
 	require.NoError(t, err)
 	s.Bundles = append(s.Bundles, s.Bundles[0])
-	for _, data := range [][]byte{whole(s), append(whole(s), frame(&change{})...)} {
+	for _, data := range [][]byte{whole(s), append(whole(s), keyOf(whole(s)).frame(&change{})...)} {
 		require.ErrorIs(t, newPool(Config{}).Restore(data), ErrDamaged)
 	}
 }
 
+// flipped is data with a bit of another value.
+func flipped(data []byte, at int) []byte {
+	out := slices.Clone(data)
+	out[(at+len(out))%len(out)] ^= 0x80
+	return out
+}
+
 // whole is a file of a snapshot alone.
-func whole(s *snapshot) []byte { return append(append([]byte{}, magic3...), frame(s)...) }
+func whole(s *snapshot) []byte { return slices.Concat(magic3, s.frame()) }
+
+// keyOf is the key of a file's changes.
+func keyOf(file []byte) frameKey {
+	_, _, sum, _ := frameKey(nil).cut(file[len(magic3):])
+	return sum
+}
+
+// What a bundle brings is not taken for a change, though it looks like one: an end that is missing
+// is found to be missing.
+func TestTornWithAFrameInIt(t *testing.T) {
+	t.Parallel()
+	p, pending, _, _, _, _, _ := filled(t)
+	path := filepath.Join(t.TempDir(), "bundles")
+	require.NoError(t, p.Save(path))
+	file, err := os.ReadFile(path)
+	require.NoError(t, err)
+	foreign := frameKey(nil).frame(&change{})
+	next := p.disk.key.frame([]any{foreign, bytes.Repeat([]byte{1}, 100)})
+	require.NoError(t, os.WriteFile(path, append(file, next[:len(next)-1]...), 0o600))
+	q := newPool(Config{})
+	require.NoError(t, q.Load(path))
+	require.Equal(t, Pending, state(t, q, pending.Hash))
+}
 
 // A file that the release before has written is read, and written anew in today's format.
 func TestLoadFormat2(t *testing.T) {
 	t.Parallel()
 	p, _, _, _, _, _, _ := filled(t)
-	body := p.Snapshot()[len(magic3)+4+checksumSize:]
+	body := p.Snapshot()[len(magic3)+headSize:]
 	path := filepath.Join(t.TempDir(), "bundles")
 	require.NoError(t, os.WriteFile(path, slices.Concat(magic2, crypto.Keccak256(body), body), 0o600))
 	q := newPool(Config{})
@@ -261,9 +295,14 @@ func TestSaveChanges(t *testing.T) {
 				anew++
 			} else if cut := len(data) - len(before); cut > 0 {
 				grown++
-				part := slices.Clone(data[:len(before)+rng.IntN(cut)])
-				if rng.IntN(2) == 0 { // the file has its length already
-					part = append(part, make([]byte, len(data)-len(part))...)
+				part, from := slices.Clone(data), len(before)
+				switch rng.IntN(3) {
+				case 0:
+					part = part[:from+rng.IntN(cut)]
+				case 1: // the file has its length already
+					clear(part[from+rng.IntN(cut):])
+				case 2: // and its end, but not its beginning
+					clear(part[from : from+1+rng.IntN(cut)])
 				}
 				require.NoError(t, os.WriteFile(torn, part, 0o600))
 				require.NoError(t, q.Load(torn))
@@ -350,7 +389,7 @@ func FuzzRestore(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(p.Snapshot()[len(magic3)+4+checksumSize:], []byte{})
+	f.Add(p.Snapshot()[len(magic3)+headSize:], []byte{})
 	entry, _ := p.Get(e)
 	if err := p.Done(e, executed(entry, now, 3, "")); err != nil {
 		f.Fatal(err)
@@ -364,15 +403,12 @@ func FuzzRestore(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(p.Snapshot()[len(magic3)+4+checksumSize:], next)
+	f.Add(p.Snapshot()[len(magic3)+headSize:], next)
 	f.Fuzz(func(t *testing.T, body, change []byte) {
 		q := newPool(Config{})
-		framed := func(body []byte) []byte {
-			return slices.Concat(binary.BigEndian.AppendUint32(nil, uint32(len(body))), crypto.Keccak256(body), body)
-		}
-		data := append(slices.Clone(magic3), framed(body)...)
+		data := slices.Concat(magic3, frameKey(nil).framed(body))
 		if len(change) > 0 {
-			data = append(data, framed(change)...)
+			data = append(data, keyOf(data).framed(change)...)
 		}
 		if q.Restore(data) != nil {
 			return

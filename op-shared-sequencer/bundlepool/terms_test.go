@@ -198,7 +198,7 @@ func TestCancel(t *testing.T) {
 	require.NoError(t, p.Cancel(e.Hash, personal(key("alice"), text)), "again")
 	require.Equal(t, Cancelled, state(t, p, e.Hash))
 	require.Empty(t, p.Pending(now))
-	require.Empty(t, p.Reserved(chainA))
+	require.Empty(t, p.Reserved(chainA, p.Slot()))
 	_, err := p.Add(e.Bundle)
 	require.ErrorIs(t, err, ErrCancelled)
 

@@ -79,7 +79,7 @@ func TestReceiptsAreNotRead(t *testing.T) {
 		count.watch(w.a().engine)
 		w.b().engine.SetHook(func(_ context.Context, call string) error {
 			if call == "insert" {
-				time.Sleep(3 * pollKept) // of simulated time
+				time.Sleep(5 * pollReady) // of simulated time
 			}
 			return nil
 		})

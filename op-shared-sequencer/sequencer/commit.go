@@ -331,8 +331,8 @@ func (s *Sequencer) handOverBlock(sl *slot, b *block) error {
 		return fmt.Errorf("storing the sealed block: %w", err)
 	}
 	if err == nil && b.node.parts.stored != nil {
-		b.node.parts.stored.hash.Store(&b.ref.Hash)
-		defer b.node.parts.stored.hash.Store(nil)
+		b.node.parts.stored.payload.Store(b.envelope.ExecutionPayload)
+		defer b.node.parts.stored.payload.Store(nil)
 	}
 	return sl.timed(StageDeliver, b, last, func() error { return b.node.handOver(b.envelope, b.ref, s.clock.Now()) })
 }
@@ -361,7 +361,9 @@ func (n *node) handOver(env *eth.ExecutionPayloadEnvelope, ref eth.L2BlockRef, s
 func (sl *slot) willIndex() (indexed func()) {
 	var held []*chain
 	for _, b := range sl.blocks {
-		if b.envelope != nil && b.syncing.CompareAndSwap(false, true) {
+		// One that is behind needs its keeper.
+		have, ok := sl.s.history.Head(b.id)
+		if b.envelope != nil && ok && have.Hash == b.opening.Parent().Hash && b.syncing.CompareAndSwap(false, true) {
 			held = append(held, b.chain)
 		}
 	}

@@ -49,13 +49,14 @@ type Parts struct {
 
 // storedBlock is the block that a chain's engine has stored and its driver is being given.
 // The driver makes it the head by newPayload and forkchoiceUpdated; the first, which carries the
-// whole block and is there to store it, is not sent then. An engine that crashes in between has
-// lost it as it would have lost a block after newPayload; one that crashes later is sent it again.
-type storedBlock struct{ hash atomic.Pointer[common.Hash] }
+// whole block and is there to store it, is not sent then. If the engine crashes in between, the
+// driver finds out with the forkchoice update or the next slot, as after a newPayload.
+type storedBlock struct {
+	payload atomic.Pointer[eth.ExecutionPayload]
+}
 
-func (s *storedBlock) is(block common.Hash) bool {
-	p := s.hash.Load()
-	return p != nil && *p == block
+func (s *storedBlock) is(payload *eth.ExecutionPayload) bool {
+	return payload != nil && s.payload.Load() == payload
 }
 
 // node is the sequencer as one driver sees it. It builds nothing itself: it tells

@@ -133,17 +133,10 @@ func (s *Sequencer) refill(ctx context.Context, c *chain) error {
 // that none waits for another's engine.
 func (s *Sequencer) keep(c *chain) {
 	for s.life.Err() == nil {
-		pause := pollReady
-		if s.tend(s.life, c) {
-			pause = pollKept
-		}
-		_ = s.clock.SleepCtx(s.life, pause)
+		s.tend(s.life, c)
+		_ = s.clock.SleepCtx(s.life, pollReady)
 	}
 }
-
-// pollKept is how often a chain is looked at in which all is in line: each look costs a wake-up,
-// and there are as many keepers as chains.
-const pollKept = 5 * pollReady
 
 // Keep looks after all chains once; for a sequencer without keepers.
 func (s *Sequencer) Keep(ctx context.Context) {
@@ -152,11 +145,10 @@ func (s *Sequencer) Keep(ctx context.Context) {
 	}
 }
 
-// tend looks after a chain once, and says whether all of it is in line.
-func (s *Sequencer) tend(ctx context.Context, c *chain) bool {
+func (s *Sequencer) tend(ctx context.Context, c *chain) {
 	n := c.current()
 	if n == nil {
-		return false
+		return
 	}
 	head, why := n.ready()
 	if why == "" {
@@ -164,18 +156,16 @@ func (s *Sequencer) tend(ctx context.Context, c *chain) bool {
 	}
 	if why != "" {
 		s.forgetDenied(ctx, c, n)
-		return false
+		return
 	}
 	if s.needsKeeping(c, n, head) {
 		s.reconcile(ctx, c)
-		return false
+		return
 	}
 	c.setReason("")
 	if have, ok := s.history.Head(c.id); (!ok || have.Hash != head.Hash) && !c.isLent() {
 		s.syncHistory(&member{chain: c, node: n, head: head})
-		return false
 	}
-	return true
 }
 
 // needsKeeping says whether something is to be brought in line before the chain can be
