@@ -319,8 +319,9 @@ func (f Follower) label() string {
 
 func writeFollower(p *page, r *Report) {
 	p.text("Verifying a slot (decode, open, execute, seal, insert) against building it (open, fill, seal, insert). " +
-		"A follower knows transactions that its pool got by gossip. Stock is the same block in engine_newPayload, " +
-		"called in the process: what op-geth itself takes to verify and store it.")
+		"A follower knows transactions that its pool got by gossip. newPayload is the same block in engine_newPayload " +
+		"of this project's op-geth, called in the process: what upstream's way of verifying and storing takes. Engines alone are compared: " +
+		"a follower also checks messages.")
 	rows := [][]string{}
 	for _, f := range r.Follower {
 		name := fmt.Sprintf("%s (%d)", f.label(), f.Transactions)
@@ -328,7 +329,7 @@ func writeFollower(p *page, r *Report) {
 			[]string{name, "Time, ms", spread(f.Build), spread(f.Verify), spread(f.Stock), ratioText(f.Verify, f.Build), ratioText(f.Stock, f.Build), ratioText(f.Verify, f.Stock)},
 			[]string{name, "CPU, ms", spread(f.BuildCPU), spread(f.VerifyCPU), spread(f.StockCPU), ratioText(f.VerifyCPU, f.BuildCPU), ratioText(f.StockCPU, f.BuildCPU), ratioText(f.VerifyCPU, f.StockCPU)})
 	}
-	p.table([]string{"Transactions", "Figure", "Build", "Verify", "Stock", "Verify/build", "Stock/build", "Verify/stock"}, rows)
+	p.table([]string{"Transactions", "Figure", "Build", "Verify", "newPayload", "Verify/build", "newPayload/build", "Verify/newPayload"}, rows)
 	p.chart(followerChart(r.Follower))
 }
 
