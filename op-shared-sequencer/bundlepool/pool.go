@@ -563,8 +563,8 @@ func (p *Pool) Advance(slot sequence.Slot) {
 			}
 			p.end(r, Expired)
 		case r.state == Undone && r.finished+p.cfg.UndoneRetention < slot:
+			p.unindex(r)
 			delete(p.live, h)
-			delete(p.before, h)
 			p.version++
 		}
 	}

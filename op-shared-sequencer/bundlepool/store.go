@@ -110,13 +110,13 @@ type contents struct {
 	arrival uint64
 	settled []settledRecord
 	records []record
-	gone    []goneRecord
+	gone    map[common.Hash]sequence.Slot
 }
 
 // copied is shallow: what records point to is replaced and appended to, never changed.
 // Callers hold the lock.
 func (p *Pool) copied() *contents {
-	c := &contents{slot: p.slot, arrival: p.arrival, records: make([]record, 0, len(p.live))}
+	c := &contents{slot: p.slot, arrival: p.arrival, records: make([]record, 0, len(p.live)), gone: maps.Clone(p.gone)}
 	for chain, n := range p.settled {
 		c.settled = append(c.settled, settledRecord{chain, n})
 	}
@@ -125,15 +125,28 @@ func (p *Pool) copied() *contents {
 			c.records = append(c.records, *r)
 		}
 	}
-	for hash, expiry := range p.gone {
-		c.gone = append(c.gone, goneRecord{hash, expiry})
-	}
 	return c
+}
+
+// byArrival are its records.
+func (c *contents) byArrival() map[uint64]*record {
+	out := make(map[uint64]*record, len(c.records))
+	for i := range c.records {
+		out[c.records[i].entry.Arrival] = &c.records[i]
+	}
+	return out
+}
+
+func goneRecords(gone map[common.Hash]sequence.Slot) (out []goneRecord) {
+	for hash, expiry := range gone {
+		out = append(out, goneRecord{hash, expiry})
+	}
+	return out
 }
 
 // encode makes a snapshot of it.
 func (c *contents) encode() []byte {
-	s := snapshot{Slot: c.slot, Arrival: c.arrival, Settled: c.settled, Gone: c.gone}
+	s := snapshot{Slot: c.slot, Arrival: c.arrival, Settled: c.settled, Gone: goneRecords(c.gone)}
 	for i := range c.records {
 		s.Bundles = append(s.Bundles, c.records[i].stored())
 	}
@@ -294,10 +307,7 @@ func parse(data []byte) (_ *snapshot, cut bool, err error) {
 		}
 	}
 	s.Bundles = slices.SortedFunc(maps.Values(bundles), func(a, b storedRecord) int { return cmp.Compare(a.Arrival, b.Arrival) })
-	s.Gone = nil
-	for hash, expiry := range gone {
-		s.Gone = append(s.Gone, goneRecord{hash, expiry})
-	}
+	s.Gone = goneRecords(gone)
 	return s, cut, nil
 }
 
@@ -447,27 +457,15 @@ type disk struct {
 	size    int64 // bytes of all of it
 	whole   int64 // without the changes
 	key     frameKey
-	turn    uint64
-	bundles map[uint64]*onDisk // by arrival
+	bundles map[uint64]*record // by arrival
 	gone    map[common.Hash]sequence.Slot
-}
-
-type onDisk struct {
-	record record
-	turn   uint64 // of the last change it was seen in
 }
 
 // newDisk replaces the file by a snapshot.
 func newDisk(path string, c *contents) (*disk, error) {
 	data := c.encode()
 	_, _, key, _ := frameKey(nil).cut(data[len(magic3):])
-	d := &disk{path: path, size: int64(len(data)), whole: int64(len(data)), key: key, bundles: make(map[uint64]*onDisk, len(c.records)), gone: map[common.Hash]sequence.Slot{}}
-	for _, r := range c.records {
-		d.bundles[r.entry.Arrival] = &onDisk{record: r}
-	}
-	for _, g := range c.gone {
-		d.gone[g.Hash] = g.Expiry
-	}
+	d := &disk{path: path, size: int64(len(data)), whole: int64(len(data)), key: key, bundles: c.byArrival(), gone: c.gone}
 	return d, writeSynced(path, data)
 }
 
@@ -492,46 +490,31 @@ func (d *disk) add(c *contents) (err error) {
 	return f.Sync()
 }
 
-// change is what the file does not say yet.
+// change is what the file does not say yet. d is as if it did from then on.
 func (d *disk) change(c *contents) *change {
 	out := &change{Slot: c.slot, Arrival: c.arrival, Settled: c.settled}
-	d.turn++
-	for i := range c.records {
-		r := &c.records[i]
-		b := d.bundles[r.entry.Arrival]
-		if b == nil || !b.record.same(r) {
+	now := c.byArrival()
+	for arrival, r := range now {
+		if had := d.bundles[arrival]; had == nil || !had.same(r) {
 			out.Bundles = append(out.Bundles, r.stored())
-			b = &onDisk{record: *r}
-			d.bundles[r.entry.Arrival] = b
-		}
-		b.turn = d.turn
-	}
-	if len(d.bundles) > len(c.records) {
-		for arrival, b := range d.bundles {
-			if b.turn != d.turn {
-				out.Ended = append(out.Ended, arrival)
-				delete(d.bundles, arrival)
-			}
 		}
 	}
-	for _, g := range c.gone {
-		if expiry, ok := d.gone[g.Hash]; !ok || expiry != g.Expiry {
-			out.Gone = append(out.Gone, g)
-			d.gone[g.Hash] = g.Expiry
+	for arrival := range d.bundles {
+		if now[arrival] == nil {
+			out.Ended = append(out.Ended, arrival)
 		}
 	}
-	if len(d.gone) > len(c.gone) {
-		now := map[common.Hash]struct{}{}
-		for _, g := range c.gone {
-			now[g.Hash] = struct{}{}
-		}
-		for hash := range d.gone {
-			if _, ok := now[hash]; !ok {
-				out.Back = append(out.Back, hash)
-				delete(d.gone, hash)
-			}
+	for hash, expiry := range c.gone {
+		if _, ok := d.gone[hash]; !ok { // the hash is of the expiry too
+			out.Gone = append(out.Gone, goneRecord{hash, expiry})
 		}
 	}
+	for hash := range d.gone {
+		if _, ok := c.gone[hash]; !ok {
+			out.Back = append(out.Back, hash)
+		}
+	}
+	d.bundles, d.gone = now, c.gone
 	return out
 }
 
