@@ -42,7 +42,7 @@ func (c *Config) overheadAlone(ctx context.Context, r *Report) error {
 	})
 }
 
-// newOverhead: a collection of garbage more or less is some 5 ms a block in 20 s.
+// newOverhead has windows of a minute: in some of 20 s, rounds of ours swing by a third.
 func (c *Config) newOverhead() *Overhead {
 	return &Overhead{Chains: stockChains, Rate: overheadRate, Seconds: c.pick(8, 60)}
 }
