@@ -149,7 +149,7 @@ func TestStatus(t *testing.T) {
 	var got overview.Overview
 	require.NoError(t, json.Unmarshal([]byte(run(t, "status", "--rpc", url, "--node-rpc", node, "--json").ok(t)), &got))
 	require.True(t, got.Healthy)
-	require.Equal(t, []string{}, got.Problems)
+	require.Equal(t, []overview.Problem{}, got.Problems)
 	require.EqualValues(t, 110, got.Chains[0].CrossSafe.Number)
 	require.EqualValues(t, 90, got.Chains[0].Finalized.Number)
 	require.Equal(t, "bob", got.Last.Name)

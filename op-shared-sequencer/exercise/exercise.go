@@ -45,7 +45,7 @@ type observer struct {
 	first, last *overview.Overview // last: of the newest answer
 	answered    bool               // the newest question was
 	slots       []seen             // in their order
-	problems    map[string]int     // how often they were seen
+	problems    map[string]Problem // by kind; the text is the newest
 	unanswered  int
 	lags        map[uint64][]time.Duration // by chain
 }
@@ -61,7 +61,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if cfg.Said == nil {
 		cfg.Said = func(string) {}
 	}
-	w := &observer{cfg: cfg, problems: map[string]int{}, lags: map[uint64][]time.Duration{}}
+	w := &observer{cfg: cfg, problems: map[string]Problem{}, lags: map[uint64][]time.Duration{}}
 	r := &Report{Began: cfg.Now().UTC(), PollMs: ms(cfg.Poll)}
 	err := w.run(ctx, r)
 	w.fill(r)
@@ -98,7 +98,7 @@ func (w *observer) run(ctx context.Context, r *Report) error {
 func (w *observer) fault(ctx context.Context, f *Fault) error {
 	before := map[string]bool{}
 	for _, p := range w.last.Problems {
-		before[p] = true
+		before[p.Kind] = true
 	}
 	mark := len(w.slots)
 	defer func() { f.seen(w.slots[max(0, mark-1):]) }()
@@ -146,7 +146,7 @@ func (w *observer) well(before map[string]bool) bool {
 		return false
 	}
 	for _, p := range w.last.Problems {
-		if !before[p] {
+		if !before[p.Kind] {
 			return false
 		}
 	}
@@ -191,7 +191,7 @@ func (w *observer) note(o *overview.Overview) {
 	now := w.cfg.Now()
 	w.last, w.answered = o, true
 	for _, p := range o.Problems {
-		w.problems[p]++
+		w.problems[p.Kind] = Problem{p.Text, w.problems[p.Kind].Seen + 1}
 	}
 	newest := uint64(0) // that all have which are sequenced
 	for _, c := range o.Chains {

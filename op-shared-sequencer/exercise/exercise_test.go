@@ -3,6 +3,7 @@ package exercise
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -37,13 +38,13 @@ func (w *world) take(context.Context) (*overview.Overview, error) {
 	if !w.now.Before(w.halt) {
 		w.slot = uint64(w.now.Add(40 * time.Millisecond).Unix())
 	}
-	o := &overview.Overview{Problems: []string{}, Chains: []overview.Chain{
+	o := &overview.Overview{Problems: []overview.Problem{}, Chains: []overview.Chain{
 		{ChainID: 901, Ready: true, LastSlot: w.slot, Unsafe: overview.Block{Timestamp: w.slot}},
 		{ChainID: 902, LastSlot: 5, Unsafe: overview.Block{Timestamp: 5}}, // not sequenced
 	}}
-	o.Problems = append(o.Problems, "chain 902 is not sequenced")
+	o.Problems = append(o.Problems, overview.Problem{Kind: "902", Text: "chain 902 is not sequenced"})
 	if w.now.Before(w.wrong) {
-		o.Problems = append(o.Problems, "bob does not vote")
+		o.Problems = append(o.Problems, overview.Problem{Kind: "bob", Text: fmt.Sprintf("bob does not vote: %s", w.wrong.Sub(w.now))})
 	}
 	n := w.slot - uint64(begin.Unix())
 	o.Agreement = &overview.Agreement{Counted: n, Operators: []overview.Operator{
@@ -107,7 +108,8 @@ func TestFault(t *testing.T) {
 	require.True(t, w.now.After(started.Add(4*time.Second)))
 	require.InDelta(t, 2000, f.Lateness.Max, 50)
 	require.Zero(t, f.Lateness.P50+40)
-	require.Len(t, r.Problems, 2)
+	require.Len(t, r.Problems, 2, "the same as long as the same is wrong, whatever the numbers say")
+	require.Equal(t, "bob does not vote: 20ms", r.Problems[1].Problem, "as it was last said")
 }
 
 func TestNoRecovery(t *testing.T) {

@@ -55,7 +55,7 @@ type Operator struct {
 	Participation float64 `json:"participation"`
 }
 
-// Problem is what was wrong, and in how many answers.
+// Problem is what was wrong, as it was last said, and in how many answers.
 type Problem struct {
 	Problem string `json:"problem"`
 	Seen    int    `json:"seen"`
@@ -124,7 +124,7 @@ func (w *observer) fill(r *Report) {
 		r.Chains = append(r.Chains, Chain{id, spread(w.lags[id])})
 	}
 	for _, p := range slices.Sorted(maps.Keys(w.problems)) {
-		r.Problems = append(r.Problems, Problem{p, w.problems[p]})
+		r.Problems = append(r.Problems, w.problems[p])
 	}
 	if w.last == nil {
 		return

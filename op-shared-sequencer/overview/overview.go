@@ -37,7 +37,7 @@ type Overview struct {
 	Time time.Time `json:"time"`
 	// Healthy: there are no Problems, each of which is a sentence.
 	Healthy  bool     `json:"healthy"`
-	Problems []string `json:"problems"`
+	Problems []Problem `json:"problems"`
 	Slot     uint64   `json:"slot"`  // built now, or next: Unix seconds
 	Leads    bool     `json:"leads"` // whether this operator leads it
 	// Last is the newest turn of which it is known who delivered. Absent if the operator is
@@ -166,7 +166,7 @@ func (t *Taker) Take(ctx context.Context) (*Overview, error) {
 	}
 	now := t.Now()
 	o := &Overview{
-		Time: now.UTC(), Problems: []string{}, Slot: uint64(status.Slot), Leads: status.Leader, Next: []Turn{}, Chains: make([]Chain, len(status.Chains)),
+		Time: now.UTC(), Problems: []Problem{}, Slot: uint64(status.Slot), Leads: status.Leader, Next: []Turn{}, Chains: make([]Chain, len(status.Chains)),
 		Bundles: Bundles{
 			Pending: uint64(status.Bundles.Pending), PendingBytes: uint64(status.Bundles.PendingBytes), Executed: uint64(status.Bundles.Executed),
 			Undone: uint64(status.Bundles.Undone), Ended: uint64(status.Bundles.Ended),
@@ -267,25 +267,40 @@ func (o *Overview) agreement(st *rpc.AgreementStatus, set *rpc.Operators, eviden
 	o.Agreement = a
 }
 
+// Problem is something that is not as it should be. In JSON it is its text.
+type Problem struct {
+	Kind string // the same as long as the same is wrong with the same chain or operator: the text has numbers that change
+	Text string
+}
+
+func (p Problem) MarshalText() ([]byte, error) { return []byte(p.Text), nil }
+
+func (p *Problem) UnmarshalText(text []byte) error {
+	p.Kind, p.Text = string(text), string(text)
+	return nil
+}
+
 // judge says what is wrong.
 func (o *Overview) judge(l Limits, node bool) {
-	problem := func(format string, args ...any) { o.Problems = append(o.Problems, fmt.Sprintf(format, args...)) }
+	problem := func(of any, format string, args ...any) {
+		o.Problems = append(o.Problems, Problem{Kind: fmt.Sprint(format, of), Text: fmt.Sprintf(format, args...)})
+	}
 	if len(o.Chains) == 0 {
-		problem("no chain is sequenced")
+		problem("", "no chain is sequenced")
 	}
 	for _, c := range o.Chains {
 		if !c.Ready {
-			problem("chain %d is not sequenced: %s", c.ChainID, c.Reason)
+			problem(c.ChainID, "chain %d is not sequenced: %s", c.ChainID, c.Reason)
 		}
 		if behind := time.Duration(c.LagSeconds) * time.Second; l.Lag > 0 && behind > l.Lag {
-			problem("chain %d is %s behind", c.ChainID, behind)
+			problem(c.ChainID, "chain %d is %s behind", c.ChainID, behind)
 		}
 		switch {
 		case c.Error != "":
-			problem("chain %d: op-node does not answer: %s", c.ChainID, c.Error)
+			problem(c.ChainID, "chain %d: op-node does not answer: %s", c.ChainID, c.Error)
 		case node && l.SafeLag > 0 && c.CrossSafe != nil:
 			if behind := time.Duration(o.Time.Unix()-int64(c.CrossSafe.Timestamp)) * time.Second; behind > l.SafeLag {
-				problem("chain %d: its cross-safe head is %s behind: look at its batcher, and at L1", c.ChainID, behind)
+				problem(c.ChainID, "chain %d: its cross-safe head is %s behind: look at its batcher, and at L1", c.ChainID, behind)
 			}
 		}
 	}
@@ -295,10 +310,10 @@ func (o *Overview) judge(l Limits, node bool) {
 		return
 	}
 	if !a.Running {
-		problem("this operator's agreement does not run")
+		problem("", "this operator's agreement does not run")
 	}
 	if a.Syncing {
-		problem("this operator fetches what the others have agreed on, and does not vote")
+		problem("", "this operator fetches what the others have agreed on, and does not vote")
 	}
 	var voting uint64
 	for _, op := range a.Operators {
@@ -310,18 +325,18 @@ func (o *Overview) judge(l Limits, node bool) {
 	for _, op := range a.Operators {
 		switch {
 		case seen && !op.Votes && op.LastVoted == 0:
-			problem("operator %s does not vote", op.Name)
+			problem(op.Address, "operator %s does not vote", op.Name)
 		case seen && !op.Votes:
-			problem("operator %s does not vote: last at height %d of %d", op.Name, op.LastVoted, a.Height)
+			problem(op.Address, "operator %s does not vote: last at height %d of %d", op.Name, op.LastVoted, a.Height)
 		case op.Shortened:
-			problem("operator %s does not deliver: its turns are shortened until it has voted for a while", op.Name)
+			problem(op.Address, "operator %s does not deliver: its turns are shortened until it has voted for a while", op.Name)
 		}
 	}
 	if seen && 3*voting <= 2*a.TotalPower {
-		problem("power %d of %d votes: more than two thirds have to", voting, a.TotalPower)
+		problem("", "power %d of %d votes: more than two thirds have to", voting, a.TotalPower)
 	}
 	if a.Evidence > 0 {
-		problem("%d proofs that operators were dishonest: see sharedseq_evidence", a.Evidence)
+		problem("", "%d proofs that operators were dishonest: see sharedseq_evidence", a.Evidence)
 	}
 	o.Healthy = len(o.Problems) == 0
 }

@@ -27,7 +27,7 @@ func (o *Overview) Write(out io.Writer, s Style) error {
 		fmt.Fprintln(&b, s.with(s.Bad, "degraded"))
 	}
 	for _, p := range o.Problems {
-		fmt.Fprintln(&b, "  "+s.with(s.Bad, p))
+		fmt.Fprintln(&b, "  "+s.with(s.Bad, p.Text))
 	}
 	led := ""
 	if o.Leads {
@@ -103,7 +103,7 @@ func (o *Overview) Line() string {
 	}
 	fmt.Fprintf(&b, " bundles=%d", o.Bundles.Pending)
 	for _, p := range o.Problems {
-		fmt.Fprintf(&b, "; %s", p)
+		fmt.Fprintf(&b, "; %s", p.Text)
 	}
 	return b.String()
 }

@@ -29,6 +29,8 @@ binaries() {
   # What is there and up to date is not linked again.
   for name in "${images[@]}"; do mkdir -p "$out/$name/bin"; done
   link "$out/op-node/bin/op-node" "-X main.Version=$version -X main.GitCommit=$commit -X main.GitDate=$date" ./op-node/cmd
+  # Where op-node runs there is what its operator uses: docker exec … op-shared-sequencer status
+  link "$out/op-node/bin/op-shared-sequencer" "-X main.Version=$version -X main.GitCommit=$commit -X main.GitDate=$date" ./op-shared-sequencer/cmd
   link "$out/devnet/bin/devnet" "-X main.Version=$version -X main.GitCommit=$commit -X main.GitDate=$date" ./op-e2e/cmd/devnet
   link "$out/op-batcher/bin/op-batcher" "$theirs" $optimism/op-batcher/cmd
   link "$out/op-proposer/bin/op-proposer" "$theirs" $optimism/op-proposer/cmd
