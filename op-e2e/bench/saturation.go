@@ -41,7 +41,7 @@ func (c *Config) saturate(ctx context.Context, s *system, senders []*sender, w w
 	defer stop()
 	for i, f := range feeds {
 		group.Go(func() error {
-			if err := f.run(feeding); err != nil && feeding.Err() == nil {
+			if err := f.run(feeding); feeding.Err() == nil { // it ends with an error alone
 				return fmt.Errorf("chain %d of %s: %w", s.chains[i], s.name, err)
 			}
 			return nil
@@ -106,6 +106,7 @@ type feed struct {
 // poolTick is how often a pool is looked at.
 const poolTick = 50 * time.Millisecond
 
+// run keeps the pool filled, until the context ends or something fails.
 func (f *feed) run(ctx context.Context) error {
 	for {
 		n, err := pending(ctx, f.client)

@@ -96,7 +96,7 @@ func (p *sharingPool) Add(b *sequence.Bundle) (common.Hash, error) {
 
 // Cancel takes a bundle back. Operators that do not hear of it may still execute it.
 func (p *sharingPool) Cancel(hash common.Hash, signature []byte) error {
-	if s, err := p.Pool.Status(hash); err == nil && s.State == bundlepool.Cancelled {
+	if s, err := p.Status(hash); err == nil && s.State == bundlepool.Cancelled {
 		return nil // the others have heard of it; another signature is no news
 	}
 	if err := p.Pool.Cancel(hash, signature); err != nil {

@@ -43,7 +43,7 @@ func TestTally(t *testing.T) {
 	require.Error(t, err)
 	require.NoError(t, p.Done(b.Hash, executed(b, now, 3, "")))
 	p.Advance(now + 1)
-	require.Equal(t, State(Expired), must(p.Status(a.Hash)).State)
+	require.Equal(t, Expired, must(p.Status(a.Hash)).State)
 	want := tally{"pending": 2, "executed": 1, "expired": 1, "refused pool-full": 1, "refused expired": 1}
 	require.Equal(t, want, got)
 

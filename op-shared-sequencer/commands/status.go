@@ -91,7 +91,7 @@ func watch(c *cli.Context, t *terminal, take func(context.Context) (*overview.Ov
 	last := ""
 	for {
 		o, err := take(c.Context)
-		if c.Context.Err() != nil {
+		if c.Err() != nil {
 			return nil
 		}
 		line := ""
@@ -130,7 +130,7 @@ func watch(c *cli.Context, t *terminal, take func(context.Context) (*overview.Ov
 			return err
 		}
 		select {
-		case <-c.Context.Done():
+		case <-c.Done():
 			return nil
 		case <-ticker.C:
 		}

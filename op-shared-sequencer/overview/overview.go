@@ -36,10 +36,10 @@ type Node interface {
 type Overview struct {
 	Time time.Time `json:"time"`
 	// Healthy: there are no Problems, each of which is a sentence.
-	Healthy  bool     `json:"healthy"`
+	Healthy  bool      `json:"healthy"`
 	Problems []Problem `json:"problems"`
-	Slot     uint64   `json:"slot"`  // built now, or next: Unix seconds
-	Leads    bool     `json:"leads"` // whether this operator leads it
+	Slot     uint64    `json:"slot"`  // built now, or next: Unix seconds
+	Leads    bool      `json:"leads"` // whether this operator leads it
 	// Last is the newest turn of which it is known who delivered. Absent if the operator is
 	// alone, or has just started.
 	Last    *Turn   `json:"last,omitempty"`

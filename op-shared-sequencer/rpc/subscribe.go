@@ -140,7 +140,7 @@ func (m *subscriptions) subscribe(ctx context.Context, pick func(*stream.Event) 
 						return // the connection is gone
 					}
 				}
-			case <-sub.Err():
+			case <-sub.Err(): //nolint:errcheck // whoever listened has gone
 				return
 			}
 		}

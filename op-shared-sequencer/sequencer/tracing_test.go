@@ -28,9 +28,9 @@ func tree(spans tracetest.SpanStubs) []string {
 		for _, a := range s.Attributes {
 			switch a.Key {
 			case "chain_id":
-				n += " on " + a.Value.Emit()
+				n += " on " + a.Value.String()
 			case "subblock":
-				n += " " + a.Value.Emit()
+				n += " " + a.Value.String()
 			}
 		}
 		return n
@@ -89,7 +89,7 @@ func TestTraceOfSlot(t *testing.T) {
 				require.False(t, s.EndTime.Before(s.StartTime), s.Name)
 				got := map[string]string{}
 				for _, a := range s.Attributes {
-					got[string(a.Key)] = a.Value.Emit()
+					got[string(a.Key)] = a.Value.String()
 				}
 				require.NotEmpty(t, got["slot"], s.Name)
 				turn := turns[1] // of the slot: the last

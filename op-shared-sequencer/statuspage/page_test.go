@@ -373,10 +373,10 @@ func (s *stream) next(t *testing.T) (event, data string) {
 		line, err := s.r.ReadString('\n')
 		require.NoError(t, err)
 		name, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
-		switch {
-		case name == "event":
+		switch name {
+		case "event":
 			event = value
-		case name == "data":
+		case "data":
 			return event, value
 		}
 	}
@@ -518,14 +518,14 @@ func TestSlowClient(t *testing.T) {
 func TestHTTP(t *testing.T) {
 	p := startPage(t, Config{}, &fakeSource{})
 	h := p.Handler()
-	get := func(method, path string, header ...string) *http.Response {
+	get := func(method, path string, header ...string) *httptest.ResponseRecorder {
 		r := httptest.NewRequest(method, path, nil)
 		for i := 0; i+1 < len(header); i += 2 {
 			r.Header.Set(header[i], header[i+1])
 		}
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
-		return w.Result()
+		return w
 	}
 	size := 0
 	for path, mime := range map[string]string{
@@ -533,32 +533,32 @@ func TestHTTP(t *testing.T) {
 		"/page.css": "text/css; charset=utf-8", "/icon.svg": "image/svg+xml", "/api/snapshot": "application/json",
 	} {
 		res := get(http.MethodGet, path)
-		require.Equal(t, http.StatusOK, res.StatusCode, path)
-		require.Equal(t, mime, res.Header.Get("Content-Type"), path)
-		csp := res.Header.Get("Content-Security-Policy")
+		require.Equal(t, http.StatusOK, res.Code, path)
+		require.Equal(t, mime, res.Header().Get("Content-Type"), path)
+		csp := res.Header().Get("Content-Security-Policy")
 		require.Contains(t, csp, "default-src 'none'")
 		require.NotContains(t, csp, "unsafe")
 		require.NotContains(t, csp, "http")
-		require.Equal(t, "nosniff", res.Header.Get("X-Content-Type-Options"))
-		require.Empty(t, res.Header.Get("Access-Control-Allow-Origin"))
+		require.Equal(t, "nosniff", res.Header().Get("X-Content-Type-Options"))
+		require.Empty(t, res.Header().Get("Access-Control-Allow-Origin"))
 		body, err := io.ReadAll(res.Body)
 		require.NoError(t, err)
 		require.NotContains(t, strings.ReplaceAll(string(body), "http://www.w3.org/2000/svg", ""), "://", path)
 		size += len(body)
-		if tag := res.Header.Get("ETag"); tag != "" {
-			require.Equal(t, http.StatusNotModified, get(http.MethodGet, path, "If-None-Match", tag).StatusCode)
+		if tag := res.Header().Get("ETag"); tag != "" {
+			require.Equal(t, http.StatusNotModified, get(http.MethodGet, path, "If-None-Match", tag).Code)
 			head := get(http.MethodHead, path)
-			require.Equal(t, fmt.Sprint(len(body)), head.Header.Get("Content-Length"))
+			require.Equal(t, fmt.Sprint(len(body)), head.Header().Get("Content-Length"))
 		}
 	}
 	require.Less(t, size, 60<<10, "the page stays small")
 	for _, path := range []string{"/assets", "/../page.go", "/api", "/index.html/x", "/metrics"} {
-		require.Equal(t, http.StatusNotFound, get(http.MethodGet, path).StatusCode, path)
+		require.Equal(t, http.StatusNotFound, get(http.MethodGet, path).Code, path)
 	}
 	for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodOptions} {
 		res := get(method, "/")
-		require.Equal(t, http.StatusMethodNotAllowed, res.StatusCode)
-		require.Equal(t, "GET, HEAD", res.Header.Get("Allow"))
+		require.Equal(t, http.StatusMethodNotAllowed, res.Code)
+		require.Equal(t, "GET, HEAD", res.Header().Get("Allow"))
 	}
 }
 

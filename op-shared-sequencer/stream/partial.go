@@ -143,7 +143,7 @@ func (s *Subblock) wirePartial(chain sequence.ChainID) *wirePartial {
 			out.Diff.WithdrawalsRoot = *sealed.WithdrawalsRoot
 		}
 		if sealed.BlobGasUsed != nil {
-			out.Diff.BlobGasUsed = (*hexutil.Uint64)(sealed.BlobGasUsed)
+			out.Diff.BlobGasUsed = sealed.BlobGasUsed
 		}
 	}
 	return out

@@ -62,7 +62,7 @@ func l1(c *cli.Context) error {
 		return err
 	}
 	l.Info("L1 runs", "rpc", chain.HTTP(), "beacon", chain.Beacon(), "chain", genesis.Config.ChainID)
-	<-c.Context.Done()
+	<-c.Done()
 	return chain.Close()
 }
 
