@@ -8,6 +8,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/ethereum-optimism/optimism/op-service/eth"
+
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine/enginefake"
 )
 
@@ -87,5 +89,24 @@ func TestReceiptsAreNotRead(t *testing.T) {
 		w.run(5 * time.Second)
 		require.Greater(t, w.a().head().Number, before.Number+2)
 		require.Zero(t, count.take()["receipts"])
+	})
+}
+
+// A chain that is in line is looked at when something happens to it. A keeper that looks all the time
+// wakes the process as often, which costs more than what it does then.
+func TestKeepersSleep(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		auth := &authority{denied: map[eth.BlockID]bool{}}
+		w.a().authority = auth
+		w.start()
+		w.run(3 * time.Second)
+		auth.mu.Lock()
+		before := auth.asked
+		auth.mu.Unlock()
+		const slots = 10
+		w.run(slots * time.Second)
+		auth.mu.Lock()
+		defer auth.mu.Unlock()
+		require.LessOrEqual(t, auth.asked-before, 20*slots, "the leader asks too")
 	})
 }

@@ -30,6 +30,8 @@ type chain struct {
 	engine engine.Engine
 	rollup *rollup.Config
 
+	woken chan struct{} // its keeper is to look at it
+
 	mu    sync.Mutex
 	node  *node         // nil while no virtual node runs
 	lent  bool          // the core uses the node's parts
@@ -83,6 +85,14 @@ func (c *chain) succeeded() {
 	c.blame.failures = 0
 }
 
+// wake has the chain's keeper look at it. It does not wait.
+func (c *chain) wake() {
+	select {
+	case c.woken <- struct{}{}:
+	default:
+	}
+}
+
 // reason says why the chain's keeper cannot bring it in line.
 func (c *chain) reason() string {
 	c.mu.Lock()
@@ -98,6 +108,7 @@ func (c *chain) setReason(why string) {
 
 // attach makes n the chain's node.
 func (c *chain) attach(n *node) {
+	defer c.wake()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.node = n
@@ -142,6 +153,7 @@ func (c *chain) current() *node {
 
 // giveBack ends a borrow.
 func (c *chain) giveBack() {
+	defer c.wake()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.lent {

@@ -241,6 +241,7 @@ func (n network) SignAndPublishL2Payload(_ context.Context, env *eth.ExecutionPa
 type authority struct {
 	mu     sync.Mutex
 	denied map[eth.BlockID]bool
+	asked  int // MaxDeniedHeight
 }
 
 func (a *authority) deny(id eth.BlockID) {
@@ -266,6 +267,7 @@ func (a *authority) IsDenied(number uint64, hash common.Hash) (bool, error) {
 func (a *authority) MaxDeniedHeight() (height uint64, found bool, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.asked++
 	for id := range a.denied {
 		height, found = max(height, id.Number), true
 	}

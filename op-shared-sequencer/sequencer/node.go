@@ -103,8 +103,12 @@ func (n *node) OnEvent(_ context.Context, ev event.Event) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	blockTime := time.Duration(n.parts.Rollup.BlockTime) * time.Second
+	before := n.standing.situation()
 	if n.standing.observe(ev, n.clock.Now(), blockTime) {
 		n.abort()
+	}
+	if n.standing.situation() != before {
+		n.chain.wake()
 	}
 	if _, ok := ev.(rollup.ResetEvent); ok {
 		n.parts.Metrics.RecordSequencerReset()
@@ -167,6 +171,7 @@ func (n *node) backOff(d time.Duration) {
 func (n *node) requestReset(err error) {
 	n.mu.Lock()
 	n.standing.resetting = true // until the event comes back, nothing is built
+	n.chain.wake()
 	n.mu.Unlock()
 	n.emitter.Emit(n.parts.Ctx, rollup.ResetEvent{Err: err})
 }
@@ -224,6 +229,7 @@ func (n *node) setRunning(running bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.standing.running = running
+	n.chain.wake()
 }
 
 func (n *node) Active() bool {
@@ -236,6 +242,7 @@ func (n *node) setActive(active bool) {
 	n.mu.Lock()
 	n.standing.active = active
 	n.mu.Unlock()
+	n.chain.wake()
 	n.parts.Metrics.SetSequencerState(active)
 }
 

@@ -130,13 +130,26 @@ func (s *Sequencer) refill(ctx context.Context, c *chain) error {
 
 // keep looks after a chain until the sequencer stops: it brings what is kept of it here in
 // line with the head that its driver builds on. Every chain has a keeper of its own, so
-// that none waits for another's engine.
+// that none waits for another's engine. While all is in line it sleeps until something
+// happens to the chain.
 func (s *Sequencer) keep(c *chain) {
 	for s.life.Err() == nil {
-		s.tend(s.life, c)
-		_ = s.clock.SleepCtx(s.life, pollReady)
+		if !s.tend(s.life, c) {
+			_ = s.clock.SleepCtx(s.life, pollReady) // not less: its own work wakes it too
+			continue
+		}
+		timer := s.clock.NewTimer(pollSettled)
+		select {
+		case <-c.woken:
+		case <-timer.Ch():
+		case <-s.life.Done():
+		}
+		timer.Stop()
 	}
 }
+
+// pollSettled is how often a chain that is in line is looked at, although nothing was heard of it.
+const pollSettled = 500 * time.Millisecond
 
 // Keep looks after all chains once; for a sequencer without keepers.
 func (s *Sequencer) Keep(ctx context.Context) {
@@ -145,10 +158,11 @@ func (s *Sequencer) Keep(ctx context.Context) {
 	}
 }
 
-func (s *Sequencer) tend(ctx context.Context, c *chain) {
+// tend says whether there is nothing more to do for a chain until something happens to it.
+func (s *Sequencer) tend(ctx context.Context, c *chain) (settled bool) {
 	n := c.current()
 	if n == nil {
-		return
+		return true
 	}
 	head, why := n.ready()
 	if why == "" {
@@ -156,16 +170,18 @@ func (s *Sequencer) tend(ctx context.Context, c *chain) {
 	}
 	if why != "" {
 		s.forgetDenied(ctx, c, n)
-		return
+		return false
 	}
 	if s.needsKeeping(c, n, head) {
 		s.reconcile(ctx, c)
-		return
+		return false
 	}
 	c.setReason("")
-	if have, ok := s.history.Head(c.id); (!ok || have.Hash != head.Hash) && !c.isLent() {
-		s.syncHistory(&member{chain: c, node: n, head: head})
+	if have, ok := s.history.Head(c.id); (ok && have.Hash == head.Hash) || c.isLent() {
+		return true
 	}
+	s.syncHistory(&member{chain: c, node: n, head: head})
+	return false
 }
 
 // needsKeeping says whether something is to be brought in line before the chain can be

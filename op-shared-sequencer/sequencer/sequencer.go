@@ -269,7 +269,7 @@ func New(cfg Config, d Deps) (*Sequencer, error) {
 		if want := c.Engine.Chain(); want != id {
 			return nil, fmt.Errorf("chain %s is given the engine of chain %s", id, want)
 		}
-		ch := &chain{id: id, engine: c.Engine, rollup: c.Rollup}
+		ch := &chain{id: id, engine: c.Engine, rollup: c.Rollup, woken: make(chan struct{}, 1)}
 		ch.member.Store(true)
 		s.byID[id] = ch
 		s.chains = append(s.chains, ch)

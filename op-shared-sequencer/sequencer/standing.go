@@ -79,6 +79,15 @@ func (s *standing) observe(ev event.Event, now time.Time, blockTime time.Duratio
 	return false
 }
 
+// situation is what a chain's keeper acts on.
+func (s *standing) situation() (out struct {
+	confirmed, resetting, deriving bool
+	unsafe                         common.Hash
+}) {
+	out.confirmed, out.resetting, out.deriving, out.unsafe = s.confirmed, s.resetting, s.deriving, s.unsafe.Hash
+	return out
+}
+
 // Reasons why a chain cannot be built on.
 const (
 	noDriver    = "its virtual node is not running"
