@@ -4,6 +4,14 @@ import (
 	"context"
 	"path/filepath"
 
+	"github.com/ethereum/go-ethereum/log"
+
+	opnodeconfig "github.com/ethereum-optimism/optimism/op-node/config"
+	"github.com/ethereum-optimism/optimism/op-node/rollup"
+	"github.com/ethereum-optimism/optimism/op-service/client"
+	opmetrics "github.com/ethereum-optimism/optimism/op-service/metrics"
+	"github.com/ethereum-optimism/optimism/op-service/sources"
+
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine/embedded"
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/sequence"
 )
@@ -12,6 +20,8 @@ import (
 type embeddedEngine struct {
 	node *embedded.Node
 }
+
+var _ opnodeconfig.L2EndpointSetup = (*embeddedEngine)(nil)
 
 // smallCache is for many engines on one machine.
 var smallCache = embedded.Cache{Database: 16, State: 16, Snapshot: 16}
@@ -39,5 +49,13 @@ func startEmbedded(cfg engineConfig) (*embeddedEngine, error) {
 func (e *embeddedEngine) HTTP() string { return e.node.HTTPEndpoint() }
 func (e *embeddedEngine) WS() string   { return e.node.WSEndpoint() }
 func (e *embeddedEngine) Auth() string { return e.node.AuthEndpoint() }
+
+// Check and Setup make it an op-node's L2 endpoint. All of the Engine API is served in the process, and
+// the client is a new one for each start of a virtual node, which closes it.
+func (e *embeddedEngine) Check() error { return nil }
+
+func (e *embeddedEngine) Setup(_ context.Context, _ log.Logger, cfg *rollup.Config, _ opmetrics.RPCMetricer) (client.RPC, *sources.EngineClientConfig, error) {
+	return client.NewBaseRPCClient(e.node.Stack().Attach(), client.WithCallTimeout(callTimeout)), sources.EngineClientDefaultConfig(cfg), nil
+}
 
 func (e *embeddedEngine) Stop(context.Context) error { return e.node.Close() }

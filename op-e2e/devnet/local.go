@@ -99,14 +99,14 @@ func (o *localOperator) startNode(ctx context.Context) error {
 	nc := nodeConfig{
 		Dir: filepath.Join(p.Dir, "node"), Genesis: o.genesis, JWT: devnetJWT(),
 		L1:      l1Endpoints{Config: o.genesis.L1.Config, RPC: p.L1, Beacon: p.Beacon},
-		Engines: map[uint64]string{}, Port: p.Node, Metrics: p.Metrics, ConfDepth: p.ConfDepth, L1Poll: p.L1Poll, Sequence: true,
+		Engines: map[uint64]string{}, Embedded: map[uint64]*embeddedEngine{}, Port: p.Node, Metrics: p.Metrics, ConfDepth: p.ConfDepth, L1Poll: p.L1Poll, Sequence: true,
 		P2P: p.P2P, Signers: map[uint64]*ecdsa.PrivateKey{},
 	}
 	var ready []engine.Engine
 	for _, id := range p.Chains {
 		nc.Engines[id] = o.engines[id].Auth()
 		if e, ok := o.engines[id].(*embeddedEngine); ok {
-			ready = append(ready, e.node.Engine())
+			ready, nc.Embedded[id] = append(ready, e.node.Engine()), e
 		}
 		key, err := o.keys.SequencerP2P(id)
 		if err != nil {

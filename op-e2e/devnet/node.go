@@ -47,6 +47,8 @@ type nodeConfig struct {
 	Genesis *genesis.Output
 	Engines map[uint64]string // authenticated RPC
 	JWT     [32]byte
+	// Embedded are the engines that run in this process: op-node reaches those without a socket.
+	Embedded map[uint64]*embeddedEngine
 	Port    int // of the nodes' RPC; 0 takes a free one
 	Metrics int // port; 0: none are served
 	// ConfDepth is how many L1 blocks behind the L1 head a block's origin stays.
@@ -62,6 +64,9 @@ type nodeConfig struct {
 
 const defaultL1Poll = 100 * time.Millisecond
 
+// callTimeout bounds op-node's calls to an engine; op-node's default.
+const callTimeout = 10 * time.Second
+
 // config makes the op-node's configuration without the shared sequencer's own part.
 func (c *nodeConfig) config() (*config.Config, error) {
 	out := &config.Config{
@@ -73,13 +78,17 @@ func (c *nodeConfig) config() (*config.Config, error) {
 		Nodes: map[eth.ChainID]*opnodeconfig.Config{},
 	}
 	for id, auth := range c.Engines {
+		var l2 opnodeconfig.L2EndpointSetup = &opnodeconfig.L2EndpointConfig{L2EngineAddr: auth, L2EngineJWTSecret: c.JWT, L2EngineCallTimeout: callTimeout}
+		if e, ok := c.Embedded[id]; ok {
+			l2 = e
+		}
 		n := &opnodeconfig.Config{
 			L1: &opnodeconfig.L1EndpointConfig{
 				L1NodeAddr: c.L1.RPC, L1RPCKind: sources.RPCKindStandard, BatchSize: 20,
 				HttpPollInterval: cmp.Or(c.L1Poll, defaultL1Poll), MaxConcurrency: 10,
 			},
 			L1ChainConfig:       c.L1.Config,
-			L2:                  &opnodeconfig.L2EndpointConfig{L2EngineAddr: auth, L2EngineJWTSecret: c.JWT, L2EngineCallTimeout: 10 * time.Second},
+			L2:                  l2,
 			DependencySet:       c.Genesis.DepSet,
 			Beacon:              &opnodeconfig.L1BeaconEndpointConfig{BeaconAddr: c.L1.Beacon},
 			Driver:              driver.Config{SequencerEnabled: c.Sequence, SequencerConfDepth: c.ConfDepth},
