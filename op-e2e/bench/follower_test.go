@@ -172,7 +172,7 @@ func (p *couple) build(t *testing.T, txs int, round byte) *sequence.Subblock {
 	require.NoError(t, err)
 	s, err := e.Open(ctx, head.ID(), p.attributes(head, round))
 	require.NoError(t, err)
-	res, err := s.Fill(ctx, engine.FillOptions{Interop: true})
+	res, _, err := s.Fill(ctx, engine.FillOptions{Interop: true})
 	require.NoError(t, err)
 	require.Len(t, res, txs)
 	step := sequence.Step{Chain: p.chain.ID}

@@ -106,7 +106,7 @@ func benchBlock(b *testing.B, r *rig, stock stock) {
 		s, err := r.e.Open(ctx, head.ID(), attrs())
 		require.NoError(b, err)
 		lap(0)
-		res, err := s.Fill(ctx, engine.FillOptions{})
+		res, _, err := s.Fill(ctx, engine.FillOptions{})
 		require.NoError(b, err)
 		lap(1)
 		require.Len(b, res, benchTxs)

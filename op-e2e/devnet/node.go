@@ -49,8 +49,8 @@ type nodeConfig struct {
 	JWT     [32]byte
 	// Embedded are the engines that run in this process: op-node reaches those without a socket.
 	Embedded map[uint64]*embeddedEngine
-	Port    int // of the nodes' RPC; 0 takes a free one
-	Metrics int // port; 0: none are served
+	Port     int // of the nodes' RPC; 0 takes a free one
+	Metrics  int // port; 0: none are served
 	// ConfDepth is how many L1 blocks behind the L1 head a block's origin stays.
 	ConfDepth uint64
 	// L1Poll is how often L1's head is asked for; 0: 100 ms.

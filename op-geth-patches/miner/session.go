@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -489,34 +490,44 @@ func (s *Session) release(id uint64) error {
 // transactions unless o.Interop says so, and what o.Skip and o.Reject name. A session
 // opened with NoTxPool takes nothing.
 //
+// If any of what it took may execute messages, it also returns a savepoint of before all of it, as
+// whoever checks them may want it back.
+//
 // It first waits until the pool has been reset to the session's parent, and fails
 // with ErrPoolBehind if that does not happen in time. Otherwise running out of time,
 // an Interrupt, and the end of ctx only end the filling.
-func (s *Session) Fill(ctx context.Context, o FillOptions) ([]SessionResult, error) {
+func (s *Session) Fill(ctx context.Context, o FillOptions) (results []SessionResult, savepoint *uint64, _ error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.usable(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	signal, done := s.arm(ctx, o.MaxTime)
 	defer done()
 	if s.params.noTxs {
-		return nil, nil
+		return nil, nil, nil
 	}
 	if err := s.awaitPool(signal, o.MaxTime); err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	before, err := s.push()
+	if err != nil {
+		return nil, nil, err
 	}
 	start := len(s.env.txs)
-	err := s.fill(ctx, signal, o)
+	err = s.fill(ctx, signal, o)
 	s.checkState()
 	if s.broken != nil {
-		return nil, s.broken
+		return nil, nil, s.broken
 	}
-	results := make([]SessionResult, 0, len(s.env.txs)-start)
+	results = make([]SessionResult, 0, len(s.env.txs)-start)
 	for i, tx := range s.env.txs[start:] {
 		results = append(results, SessionResult{Tx: tx, Receipt: unplaced(s.env.receipts[start+i])})
 	}
-	return results, err
+	if slices.ContainsFunc(results, mayExecute) {
+		return results, &before.id, err
+	}
+	return results, nil, errors.Join(err, s.release(before.id))
 }
 
 // Interrupt ends the Fill that runs, or the next one if none does.
@@ -694,6 +705,11 @@ func isInterop(tx *types.Transaction) bool {
 		}
 	}
 	return false
+}
+
+// mayExecute tells whether the transaction declares that it executes messages, or has done so.
+func mayExecute(r SessionResult) bool {
+	return isInterop(r.Tx) || slices.ContainsFunc(r.Receipt.Logs, func(l *types.Log) bool { return l.Address == params.InteropCrossL2InboxAddress })
 }
 
 // Status describes the block so far.

@@ -382,22 +382,18 @@ func (r *run) fill(ctx context.Context) error {
 // filled is what a fill has put into a block.
 type filled struct {
 	opts  engine.FillOptions
-	point engine.Savepoint // before it
+	point *engine.Savepoint // before it; nil if nothing of it executes messages
 	txs   []engine.TxResult
 }
 
 func (r *run) fillBlock(ctx context.Context, b *Block, opts engine.FillOptions) (*filled, error) {
-	sp, err := b.Session.Savepoint(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("taking a savepoint: %w", err)
-	}
-	res, err := b.Session.Fill(ctx, opts)
+	res, before, err := b.Session.Fill(ctx, opts)
 	if errors.Is(err, engine.ErrPoolBehind) { // a block without plain transactions is better than none
 		r.metrics.PoolBehind(b.Chain)
 	} else if err != nil {
 		return nil, fmt.Errorf("filling from the pool: %w", err)
 	}
-	return &filled{opts, sp, res}, nil
+	return &filled{opts, before, res}, nil
 }
 
 // take checks a fill and puts it into the order. The pool asked whether messages are valid
@@ -413,7 +409,10 @@ func (r *run) take(ctx context.Context, b *Block, f *filled) error {
 		if err = r.check.Apply(b.Chain, txs); err == nil {
 			r.plain(b.Chain, f.txs)
 			r.note(b.Chain, f.txs)
-			if err := b.Session.Release(ctx, f.point); err != nil {
+			if f.point == nil {
+				return nil
+			}
+			if err := b.Session.Release(ctx, *f.point); err != nil {
 				return &ChainError{b.Chain, fmt.Errorf("releasing savepoint: %w", err)}
 			}
 			return nil
@@ -422,9 +421,12 @@ func (r *run) take(ctx context.Context, b *Block, f *filled) error {
 		if !errors.As(err, &bad) {
 			return fmt.Errorf("checking messages of chain %s: %w", b.Chain, err)
 		}
+		if f.point == nil { // the engine is not what it should be
+			return &ChainError{b.Chain, fmt.Errorf("a fill has to be taken back and has no savepoint: %w", err)}
+		}
 		r.metrics.MessageRefused(PlaceFill, b.Chain, bad.Rule)
 		r.log.Warn("A pool transaction executes an invalid message, it is left out", "chain", b.Chain, "slot", r.slot, "tx", bad.Tx, "err", err)
-		if err := b.Session.Rollback(ctx, f.point); err != nil {
+		if err := b.Session.Rollback(ctx, *f.point); err != nil {
 			return &ChainError{b.Chain, fmt.Errorf("rolling a fill back: %w", err)}
 		}
 		if try == maxRefills {

@@ -241,7 +241,7 @@ func calls(e engine.Engine) map[string]func(ctx context.Context) error {
 			return err
 		}),
 		"fill": session(func(ctx context.Context, s engine.Session) error {
-			_, err := s.Fill(ctx, engine.FillOptions{})
+			_, _, err := s.Fill(ctx, engine.FillOptions{})
 			return err
 		}),
 		"savepoint": session(func(ctx context.Context, s engine.Session) error { _, err := s.Savepoint(ctx); return err }),
@@ -399,7 +399,7 @@ func TestSilence(t *testing.T) {
 		switch method {
 		case "engine_sessionFill":
 			time.Sleep(200 * time.Millisecond) // longer than the timeout, shorter than MaxTime
-			return `[]`, 0
+			return `{"transactions": []}`, 0
 		case "engine_sessionExecute":
 			<-release
 		}
@@ -410,7 +410,7 @@ func TestSilence(t *testing.T) {
 	s, err := c.Open(ctxFor(t), eth.BlockID{}, &eth.PayloadAttributes{Timestamp: 1})
 	require.NoError(t, err)
 	c.SetCallTimeout(50 * time.Millisecond)
-	_, err = s.Fill(ctxFor(t), engine.FillOptions{MaxTime: time.Minute})
+	_, _, err = s.Fill(ctxFor(t), engine.FillOptions{MaxTime: time.Minute})
 	require.NoError(t, err)
 	_, err = s.Execute(ctxFor(t), [][]byte{{1}}, false)
 	require.ErrorIs(t, err, engine.ErrUnavailable)

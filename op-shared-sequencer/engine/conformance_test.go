@@ -457,14 +457,14 @@ func TestFill(t *testing.T) {
 		attrs.NoTxPool = true
 		closed, err := r.e.Open(ctx, r.head().ID(), attrs)
 		require.NoError(t, err)
-		res, err := closed.Fill(ctx, engine.FillOptions{})
+		res, _, err := closed.Fill(ctx, engine.FillOptions{})
 		require.NoError(t, err)
 		require.Empty(t, res)
 		require.NoError(t, closed.Discard(ctx))
 
 		// A budget for one transfer.
 		s := r.open()
-		res, err = s.Fill(ctx, engine.FillOptions{MaxGas: params.TxGas, MaxTime: 10 * time.Second, Skip: []common.Hash{enginetest.Decode(t, skipped).Hash()}})
+		res, _, err = s.Fill(ctx, engine.FillOptions{MaxGas: params.TxGas, MaxTime: 10 * time.Second, Skip: []common.Hash{enginetest.Decode(t, skipped).Hash()}})
 		require.NoError(t, err)
 		require.Len(t, res, 1)
 		require.Equal(t, r.chain.Transfer(0, 0, to(1)), res[0].Raw)
@@ -472,13 +472,29 @@ func TestFill(t *testing.T) {
 		require.EqualValues(t, params.TxGas, res[0].GasUsed)
 
 		// The rest: neither what is skipped, nor interop transactions, nor what needs them.
-		res, err = s.Fill(ctx, engine.FillOptions{Skip: []common.Hash{enginetest.Decode(t, skipped).Hash()}})
+		res, _, err = s.Fill(ctx, engine.FillOptions{Skip: []common.Hash{enginetest.Decode(t, skipped).Hash()}})
 		require.NoError(t, err)
 		require.Len(t, res, 1)
 		require.Equal(t, r.chain.Transfer(0, 1, to(1)), res[0].Raw)
-		res, err = s.Fill(ctx, engine.FillOptions{MaxTime: time.Nanosecond * 1500}) // less than the wire's millisecond
+		res, _, err = s.Fill(ctx, engine.FillOptions{MaxTime: time.Nanosecond * 1500}) // less than the wire's millisecond
 		require.NoError(t, err)
 		require.LessOrEqual(t, len(res), 2)
+
+		// What may execute messages can be taken back, and only that has a savepoint.
+		skip := []common.Hash{enginetest.Decode(t, skipped).Hash()}
+		_, before, err := s.Fill(ctx, engine.FillOptions{Interop: true, Skip: append(skip, enginetest.Decode(t, r.chain.Interop(2, 0, to(3))).Hash())})
+		require.NoError(t, err)
+		require.Nil(t, before)
+		was, err := s.Result(ctx)
+		require.NoError(t, err)
+		res, before, err = s.Fill(ctx, engine.FillOptions{Interop: true, Skip: skip})
+		require.NoError(t, err)
+		require.Len(t, res, 2)
+		require.NotNil(t, before)
+		require.NoError(t, s.Rollback(ctx, *before))
+		is, err := s.Result(ctx)
+		require.NoError(t, err)
+		require.Equal(t, was, is)
 		p := r.seal(s)
 		require.GreaterOrEqual(t, len(p.ExecutionPayload.Transactions), 3)
 		require.Zero(t, r.accountOnHead(to(3)))
@@ -500,7 +516,7 @@ func TestFillOrder(t *testing.T) {
 		byTip = []common.Hash{arrived[1], arrived[2], arrived[0]}
 		for order, want := range map[engine.Order][]common.Hash{"": byTip, engine.Priority: byTip, engine.FCFS: arrived} {
 			s := r.open()
-			res, err := s.Fill(ctxFor(t), engine.FillOptions{Order: order})
+			res, _, err := s.Fill(ctxFor(t), engine.FillOptions{Order: order})
 			require.NoError(t, err)
 			var got []common.Hash
 			for i := range res {
@@ -510,7 +526,7 @@ func TestFillOrder(t *testing.T) {
 			require.NoError(t, s.Discard(ctxFor(t)))
 		}
 		s := r.open()
-		_, err := s.Fill(ctxFor(t), engine.FillOptions{Order: "lifo"})
+		_, _, err := s.Fill(ctxFor(t), engine.FillOptions{Order: "lifo"})
 		require.ErrorContains(t, err, `unknown order "lifo"`)
 		require.True(t, r.execute(s, false, r.chain.Transfer(5, 0, to(1)))[0].Succeeded(), "the session goes on")
 	})
@@ -527,7 +543,7 @@ func TestFillWaitsForPool(t *testing.T) {
 		for slot := range uint64(10) {
 			r.addToPool(r.chain.Transfer(0, slot, to(1)))
 			s := r.open()
-			res, err := s.Fill(ctxFor(t), engine.FillOptions{MaxTime: 20 * time.Second})
+			res, _, err := s.Fill(ctxFor(t), engine.FillOptions{MaxTime: 20 * time.Second})
 			require.NoError(t, err)
 			require.Len(t, res, 1)
 			r.seal(s)
@@ -537,7 +553,7 @@ func TestFillWaitsForPool(t *testing.T) {
 		parent, err := r.e.Block(ctxFor(t), 5)
 		require.NoError(t, err)
 		s := r.openOn(r.e, parent)
-		_, err = s.Fill(ctxFor(t), engine.FillOptions{MaxTime: 5 * time.Millisecond})
+		_, _, err = s.Fill(ctxFor(t), engine.FillOptions{MaxTime: 5 * time.Millisecond})
 		require.ErrorIs(t, err, engine.ErrPoolBehind)
 		require.True(t, r.execute(s, false, r.chain.Transfer(1, 0, to(1)))[0].Succeeded())
 	})
@@ -754,7 +770,7 @@ func closedCalls(t *testing.T, s engine.Session, tx []byte) {
 		"execute":   func() error { _, err := s.Execute(ctx, [][]byte{tx}, false); return err },
 		"atomic":    func() error { _, err := s.Execute(ctx, [][]byte{tx}, true); return err },
 		"malformed": func() error { _, err := s.Execute(ctx, [][]byte{{1}}, true); return err },
-		"fill":      func() error { _, err := s.Fill(ctx, engine.FillOptions{}); return err },
+		"fill":      func() error { _, _, err := s.Fill(ctx, engine.FillOptions{}); return err },
 		"savepoint": func() error { _, err := s.Savepoint(ctx); return err },
 		"rollback":  func() error { return s.Rollback(ctx, 0) },
 		"release":   func() error { return s.Release(ctx, 0) },

@@ -117,8 +117,9 @@ type Session interface {
 
 	// Fill adds transactions of the engine's own pool, in the order that opts.Order says;
 	// unless opts.Interop says so, no interop transaction (one that declares executing
-	// messages). A session whose attributes say NoTxPool takes nothing. Errors: ErrPoolBehind.
-	Fill(ctx context.Context, opts FillOptions) ([]TxResult, error)
+	// messages). A session whose attributes say NoTxPool takes nothing. If any of what it took
+	// may execute messages, it also gives a savepoint of before all of it. Errors: ErrPoolBehind.
+	Fill(ctx context.Context, opts FillOptions) ([]TxResult, *Savepoint, error)
 
 	// Savepoint marks the position; Rollback undoes everything behind the mark and
 	// consumes it; Release forgets it and any later one, keeping the changes.

@@ -65,6 +65,11 @@ type (
 		Order   Order          `json:"order"`
 	}
 
+	wireFilled struct {
+		Transactions []wireTx        `json:"transactions"`
+		Savepoint    *hexutil.Uint64 `json:"savepoint"`
+	}
+
 	wireCommitment struct {
 		GasUsed      hexutil.Uint64 `json:"gasUsed"`
 		ReceiptsRoot common.Hash    `json:"receiptsRoot"`
@@ -285,7 +290,7 @@ func (s *clientSession) chunkLen(txs [][]byte) int {
 	return len(txs)
 }
 
-func (s *clientSession) Fill(ctx context.Context, opts FillOptions) ([]TxResult, error) {
+func (s *clientSession) Fill(ctx context.Context, opts FillOptions) ([]TxResult, *Savepoint, error) {
 	const method = "engine_sessionFill"
 	args := wireFill{MaxGas: hexutil.Uint64(opts.MaxGas), Skip: opts.Skip, Interop: opts.Interop, Reject: opts.Reject, Order: opts.Order}
 	if opts.MaxTime > 0 { // rounded up: 0 means no bound
@@ -297,12 +302,15 @@ func (s *clientSession) Fill(ctx context.Context, opts FillOptions) ([]TxResult,
 	if args.Reject == nil {
 		args.Reject = []common.Hash{}
 	}
-	var wire []wireTx
+	var wire wireFilled
 	if err := s.call(withExtraTime(ctx, opts.MaxTime), &wire, method, args); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	results, err := toResults(wire, nil)
-	return results, s.judge(method, err, false)
+	if wire.Transactions == nil {
+		return nil, nil, s.judge(method, errors.New("engine gave no list of transactions"), false)
+	}
+	results, err := toResults(wire.Transactions, nil)
+	return results, (*Savepoint)(wire.Savepoint), s.judge(method, err, false)
 }
 
 func (s *clientSession) Savepoint(ctx context.Context) (Savepoint, error) {

@@ -165,6 +165,13 @@ type SessionOpened struct {
 	Status SessionStatus `json:"status"`
 }
 
+// SessionFilled answers sessionFill. The savepoint is from before its transactions, and there
+// if any of them may execute messages.
+type SessionFilled struct {
+	Transactions []SessionTx     `json:"transactions"`
+	Savepoint    *hexutil.Uint64 `json:"savepoint,omitempty"`
+}
+
 // SessionFillArgs bounds sessionFill. Zero or absent: no bound.
 type SessionFillArgs struct {
 	MaxGas hexutil.Uint64 `json:"maxGas"`
@@ -454,7 +461,7 @@ func (api *SessionAPI) SessionExecute(ctx context.Context, id SessionID, raw []h
 }
 
 // SessionFill adds transactions of the pool: see miner.Session.Fill.
-func (api *SessionAPI) SessionFill(ctx context.Context, id SessionID, args SessionFillArgs) ([]SessionTx, error) {
+func (api *SessionAPI) SessionFill(ctx context.Context, id SessionID, args SessionFillArgs) (*SessionFilled, error) {
 	s, err := api.get(id)
 	if err != nil {
 		return nil, err
@@ -467,13 +474,13 @@ func (api *SessionAPI) SessionFill(ctx context.Context, id SessionID, args Sessi
 	if opts.Order, err = miner.ParseOrder(args.Order); err != nil {
 		return nil, &SessionError{CodeUnknownOrder, err}
 	}
-	results, err := s.Fill(ctx, opts)
+	results, savepoint, err := s.Fill(ctx, opts)
 	if err != nil {
 		return nil, coded(err)
 	}
-	out := toSessionTxs(results)
+	out := &SessionFilled{Transactions: toSessionTxs(results), Savepoint: (*hexutil.Uint64)(savepoint)}
 	for i, r := range results {
-		if out[i].Raw, err = r.Tx.MarshalBinary(); err != nil {
+		if out.Transactions[i].Raw, err = r.Tx.MarshalBinary(); err != nil {
 			return nil, err
 		}
 	}

@@ -146,11 +146,12 @@ func TestSessionRPC(t *testing.T) {
 	require.Nil(t, res[0].Status)
 	require.Contains(t, res[0].Error, "nonce too high")
 
-	res = nil
+	var filled SessionFilled
 	skip := opTransfer(11, 0, opRecipient(11)).Hash()
-	c.call(&res, "engine_sessionFill", o.ID, SessionFillArgs{MaxMs: 1000, Skip: []common.Hash{skip}, Order: "fcfs"})
-	require.Len(t, res, 1)
-	require.EqualValues(t, opRaw(t, opTransfer(10, 0, opRecipient(10))), res[0].Raw)
+	c.call(&filled, "engine_sessionFill", o.ID, SessionFillArgs{MaxMs: 1000, Skip: []common.Hash{skip}, Interop: true, Order: "fcfs"})
+	require.Len(t, filled.Transactions, 1)
+	require.EqualValues(t, opRaw(t, opTransfer(10, 0, opRecipient(10))), filled.Transactions[0].Raw)
+	require.Nil(t, filled.Savepoint)
 
 	var status SessionStatus
 	c.call(&status, "engine_sessionStatus", o.ID)

@@ -66,7 +66,7 @@ func BenchmarkSessionPath(b *testing.B) {
 			start := time.Now()
 			s, _, err := n.eth.Miner().OpenSession(ctx, a)
 			require.NoError(b, err)
-			res, err := s.Fill(ctx, miner.FillOptions{})
+			res, _, err := s.Fill(ctx, miner.FillOptions{})
 			require.NoError(b, err)
 			require.Len(b, res, perBlock)
 			now := lap(&fill, start)

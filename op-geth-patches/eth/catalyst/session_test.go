@@ -297,7 +297,7 @@ func TestSessionFill(t *testing.T) {
 	}
 	fill := func(t *testing.T, s *miner.Session, o miner.FillOptions) []*types.Transaction {
 		t.Helper()
-		res, err := s.Fill(context.Background(), o)
+		res, _, err := s.Fill(context.Background(), o)
 		require.NoError(t, err)
 		var txs []*types.Transaction
 		for _, r := range res {
@@ -389,7 +389,23 @@ func TestSessionFill(t *testing.T) {
 		n := start(t, opNodeOptions{})
 		tx := interop(60)
 		n.addTxs(tx, opTransfer(60, 1, opRecipient(1)))
-		require.Len(t, fill(t, openHead(t, n), miner.FillOptions{Interop: true}), 102)
+		s := openHead(t, n)
+		before, root, err := s.Commitment()
+		require.NoError(t, err)
+		res, savepoint, err := s.Fill(context.Background(), miner.FillOptions{Interop: true})
+		require.NoError(t, err)
+		require.Len(t, res, 102)
+		require.NotNil(t, savepoint, "they may have to be taken back")
+		require.NoError(t, s.Rollback(*savepoint))
+		gas, undone, err := s.Commitment()
+		require.NoError(t, err)
+		require.Equal(t, []any{before, root}, []any{gas, undone})
+
+		res, savepoint, err = s.Fill(context.Background(), miner.FillOptions{Interop: true, Skip: miner.AnyOf([]common.Hash{tx.Hash()})})
+		require.NoError(t, err)
+		require.Len(t, res, 100)
+		require.Nil(t, savepoint, "none of them executes messages")
+		require.ErrorIs(t, s.Rollback(1), miner.ErrUnknownSavepoint, "nothing is kept for nobody")
 	})
 	t.Run("reject", func(t *testing.T) {
 		t.Parallel()
@@ -472,7 +488,7 @@ func TestSessionFill(t *testing.T) {
 		require.Empty(t, fill(t, s, miner.FillOptions{Skip: func(*types.Transaction) bool { once(); return false }}))
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
-		res, err := s.Fill(ctx, miner.FillOptions{Skip: func(*types.Transaction) bool {
+		res, _, err := s.Fill(ctx, miner.FillOptions{Skip: func(*types.Transaction) bool {
 			time.Sleep(time.Millisecond) // let the context's function run: it has no signal of its own
 			return false
 		}})
@@ -505,12 +521,12 @@ func TestSessionFill(t *testing.T) {
 		require.NoError(t, insert(n, sealed))
 		n.addTxs(opTransfer(80, 0, opRecipient(80)))
 		next, _ := openSessionOn(t, n, sealed.Block.Header(), n.attrs(sealed.Block.Header()))
-		_, err := next.Fill(context.Background(), miner.FillOptions{MaxTime: 5 * time.Millisecond})
+		_, _, err := next.Fill(context.Background(), miner.FillOptions{MaxTime: 5 * time.Millisecond})
 		require.ErrorIs(t, err, miner.ErrPoolBehind)
 
 		done := make(chan []miner.SessionResult, 1)
 		go func() {
-			res, err := next.Fill(context.Background(), miner.FillOptions{MaxTime: time.Minute})
+			res, _, err := next.Fill(context.Background(), miner.FillOptions{MaxTime: time.Minute})
 			if err != nil {
 				t.Error(err)
 			}
@@ -644,7 +660,7 @@ func TestSessionDAFootprint(t *testing.T) {
 	attrs.Transactions = append(attrs.Transactions, opRaw(t, opTransfer(0, 0, opRecipient(0))))
 	s, _ := openSessionOn(t, n, n.head(), attrs)
 	run(t, s, opTransfer(1, 0, opRecipient(1)))
-	res, err := s.Fill(context.Background(), miner.FillOptions{})
+	res, _, err := s.Fill(context.Background(), miner.FillOptions{})
 	require.NoError(t, err)
 	require.Len(t, res, 1)
 	included := 3
@@ -707,7 +723,7 @@ func TestSessionClosed(t *testing.T) {
 		s.Discard()
 		ctx := context.Background()
 		_, err1 := s.Execute(ctx, nil, false)
-		_, err2 := s.Fill(ctx, miner.FillOptions{})
+		_, _, err2 := s.Fill(ctx, miner.FillOptions{})
 		_, err3 := s.Savepoint()
 		_, err4 := s.Seal(ctx)
 		_, err5 := s.Status()
@@ -895,7 +911,7 @@ func TestSessionConcurrent(t *testing.T) {
 							return err
 						}
 						s.Interrupt()
-						if _, err := s.Fill(ctx, miner.FillOptions{MaxTime: time.Millisecond}); err != nil && !errors.Is(err, miner.ErrPoolBehind) {
+						if _, _, err := s.Fill(ctx, miner.FillOptions{MaxTime: time.Millisecond}); err != nil && !errors.Is(err, miner.ErrPoolBehind) {
 							return err
 						}
 					}

@@ -119,33 +119,33 @@ func (s *session) Execute(ctx context.Context, raw [][]byte, atomic bool) ([]eng
 	return out, nil
 }
 
-func (s *session) Fill(ctx context.Context, opts engine.FillOptions) ([]engine.TxResult, error) {
+func (s *session) Fill(ctx context.Context, opts engine.FillOptions) ([]engine.TxResult, *engine.Savepoint, error) {
 	const what = "fill"
 	leave, err := s.enter(ctx, what)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer leave()
 	order, err := miner.ParseOrder(string(opts.Order))
 	if err != nil {
-		return nil, s.wrap(what, err)
+		return nil, nil, s.wrap(what, err)
 	}
-	results, err := s.s.Fill(ctx, miner.FillOptions{
+	results, savepoint, err := s.s.Fill(ctx, miner.FillOptions{
 		Order: order, MaxGas: opts.MaxGas, MaxTime: opts.MaxTime, Interop: opts.Interop, Skip: miner.AnyOf(opts.Skip), Reject: miner.AnyOf(opts.Reject),
 	})
 	if errors.Is(err, miner.ErrPoolBehind) {
-		return nil, s.wrap(what, err)
+		return nil, nil, s.wrap(what, err)
 	}
 	if err != nil {
-		return nil, s.end(what, err)
+		return nil, nil, s.end(what, err)
 	}
 	raw := make([][]byte, len(results))
 	for i, r := range results {
 		if raw[i], err = r.Tx.MarshalBinary(); err != nil {
-			return nil, s.end(what, fmt.Errorf("transaction %s: %w", r.Tx.Hash(), err))
+			return nil, nil, s.end(what, fmt.Errorf("transaction %s: %w", r.Tx.Hash(), err))
 		}
 	}
-	return toResults(results, raw), nil
+	return toResults(results, raw), (*engine.Savepoint)(savepoint), nil
 }
 
 func (s *session) Savepoint(ctx context.Context) (engine.Savepoint, error) {

@@ -92,18 +92,24 @@ func (s *session) Execute(ctx context.Context, txs [][]byte, atomic bool) ([]eng
 	return out, nil
 }
 
-func (s *session) Fill(ctx context.Context, opts engine.FillOptions) ([]engine.TxResult, error) {
+func (s *session) Fill(ctx context.Context, opts engine.FillOptions) ([]engine.TxResult, *engine.Savepoint, error) {
 	if err := s.enter(ctx, "fill", true); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer s.e.mu.Unlock()
 	if s.noTxPool {
-		return nil, nil
+		return nil, nil, nil
 	}
 	if s.e.head() != s.parent {
-		return nil, s.e.wrap("fill", engine.ErrPoolBehind)
+		return nil, nil, s.e.wrap("fill", engine.ErrPoolBehind)
 	}
-	return s.e.pool.fill(s.b, opts), nil
+	before := s.b.clone()
+	results := s.e.pool.fill(s.b, opts)
+	if !slices.ContainsFunc(results, mayExecute) {
+		return results, nil, nil
+	}
+	savepoint := s.push(before)
+	return results, &savepoint, nil
 }
 
 func (s *session) Savepoint(ctx context.Context) (engine.Savepoint, error) {
@@ -111,9 +117,13 @@ func (s *session) Savepoint(ctx context.Context) (engine.Savepoint, error) {
 		return 0, err
 	}
 	defer s.e.mu.Unlock()
+	return s.push(s.b.clone()), nil
+}
+
+func (s *session) push(at *building) engine.Savepoint {
 	s.nextMark++
-	s.marks = append(s.marks, mark{s.nextMark, s.b.clone()})
-	return s.nextMark, nil
+	s.marks = append(s.marks, mark{s.nextMark, at})
+	return s.nextMark
 }
 
 // mark finds a savepoint.

@@ -219,6 +219,11 @@ func isInterop(raw []byte) bool {
 	})
 }
 
+// mayExecute tells whether a transaction declares that it executes messages, or has done so.
+func mayExecute(r engine.TxResult) bool {
+	return isInterop(r.Raw) || slices.ContainsFunc(r.Logs, func(l *types.Log) bool { return l.Address == predeploys.CrossL2InboxAddr })
+}
+
 // fill adds what the pool has to a block.
 func (p *pool) fill(b *building, opts engine.FillOptions) []engine.TxResult {
 	var out []engine.TxResult
