@@ -181,6 +181,7 @@ func (c *Client) Open(ctx context.Context, parent eth.BlockID, attrs *eth.Payloa
 		return fail(err)
 	}
 	s.header = opened.Status.header()
+	s.known.add(s.forced)
 	return s, nil
 }
 

@@ -399,7 +399,7 @@ func TestSilence(t *testing.T) {
 		switch method {
 		case "engine_sessionFill":
 			time.Sleep(200 * time.Millisecond) // longer than the timeout, shorter than MaxTime
-			return `{"transactions": []}`, 0
+			return `{"transactions": "0xc0"}`, 0
 		case "engine_sessionExecute":
 			<-release
 		}
@@ -505,7 +505,19 @@ func TestSameBehaviour(t *testing.T) {
 			both("result", func(s engine.Session) (any, error) { return s.Result(ctx) })
 			both("account", func(s engine.Session) (any, error) { return s.Account(ctx, to(1)) })
 		}
-		both("seal", func(s engine.Session) (any, error) { return s.Seal(ctx) })
+		both("seal", func(s engine.Session) (any, error) {
+			p, err := s.Seal(ctx)
+			if err == nil && s == sessions[1] {
+				var txs [][]byte
+				for _, tx := range p.ExecutionPayload.Transactions {
+					txs = append(txs, tx)
+				}
+				if engine.Known(s) != catalyst.TransactionsDigest(txs) {
+					rt.Fatal("the session has not seen all of its block's transactions: they were sent again")
+				}
+			}
+			return p, err
+		})
 	})
 }
 

@@ -497,6 +497,8 @@ func TestFill(t *testing.T) {
 		require.Equal(t, was, is)
 		p := r.seal(s)
 		require.GreaterOrEqual(t, len(p.ExecutionPayload.Transactions), 3)
+		hash, ok := p.CheckBlockHash()
+		require.True(t, ok, "sealed as %s, is %s", p.ExecutionPayload.BlockHash, hash)
 		require.Zero(t, r.accountOnHead(to(3)))
 	})
 }

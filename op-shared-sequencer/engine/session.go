@@ -2,8 +2,11 @@ package engine
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -11,6 +14,7 @@ import (
 	"github.com/ethereum/go-ethereum/common/hexutil"
 	"github.com/ethereum/go-ethereum/core/types"
 	"github.com/ethereum/go-ethereum/crypto"
+	"github.com/ethereum/go-ethereum/rlp"
 	"github.com/ethereum/go-ethereum/rpc"
 
 	"github.com/ethereum-optimism/optimism/op-service/eth"
@@ -31,7 +35,6 @@ type (
 
 	wireTx struct {
 		TxHash     common.Hash     `json:"txHash"`
-		Raw        hexutil.Bytes   `json:"raw"`
 		Status     *hexutil.Uint64 `json:"status"`
 		GasUsed    hexutil.Uint64  `json:"gasUsed"`
 		Logs       []*types.Log    `json:"logs"`
@@ -66,8 +69,15 @@ type (
 	}
 
 	wireFilled struct {
-		Transactions []wireTx        `json:"transactions"`
+		Transactions hexutil.Bytes   `json:"transactions"` // RLP of []filledTx
 		Savepoint    *hexutil.Uint64 `json:"savepoint"`
+	}
+
+	filledTx struct {
+		Raw               []byte
+		Status, GasUsed   uint64
+		TxIndex, FirstLog uint64
+		Logs              []*types.Log
 	}
 
 	wireCommitment struct {
@@ -105,20 +115,14 @@ func (s *wireStatus) header() Header {
 	}
 }
 
-// toResults converts results of the transactions raw, or of the ones the results
-// themselves carry if raw is nil.
+// toResults converts results of the transactions raw.
 func toResults(wire []wireTx, raw [][]byte) ([]TxResult, error) {
-	if raw != nil && len(wire) > len(raw) {
+	if len(wire) > len(raw) {
 		return nil, fmt.Errorf("engine gave %d results for %d transactions", len(wire), len(raw))
 	}
 	out := make([]TxResult, len(wire))
 	for i, w := range wire {
-		out[i] = TxResult{Hash: w.TxHash, GasUsed: uint64(w.GasUsed), Logs: w.Logs, ReturnData: w.ReturnData}
-		if raw != nil {
-			out[i].Raw = raw[i]
-		} else if out[i].Raw = w.Raw; len(w.Raw) == 0 {
-			return nil, fmt.Errorf("engine gave result %d (%s) without its transaction", i, w.TxHash)
-		}
+		out[i] = TxResult{Hash: w.TxHash, Raw: raw[i], GasUsed: uint64(w.GasUsed), Logs: w.Logs, ReturnData: w.ReturnData}
 		if w.Status != nil {
 			out[i].Status = uint64(*w.Status)
 		}
@@ -136,6 +140,26 @@ func toResults(wire []wireTx, raw [][]byte) ([]TxResult, error) {
 	return out, nil
 }
 
+// filledResults converts what a fill has put into the block.
+func (s *clientSession) filledResults(enc []byte) ([]TxResult, error) {
+	var txs []filledTx
+	if err := rlp.DecodeBytes(enc, &txs); err != nil {
+		return nil, fmt.Errorf("engine gave transactions that cannot be read: %w", err)
+	}
+	out := make([]TxResult, len(txs))
+	for i, tx := range txs {
+		if len(tx.Raw) == 0 {
+			return nil, fmt.Errorf("engine gave result %d without its transaction", i)
+		}
+		out[i] = TxResult{Hash: crypto.Keccak256Hash(tx.Raw), Raw: tx.Raw, Status: tx.Status, GasUsed: tx.GasUsed, Logs: tx.Logs}
+		for j, l := range tx.Logs {
+			l.BlockNumber, l.BlockTimestamp, l.TxHash = s.header.Number, s.header.Time, out[i].Hash
+			l.TxIndex, l.Index = uint(tx.TxIndex), uint(tx.FirstLog)+uint(j)
+		}
+	}
+	return out, nil
+}
+
 // clientSession is a session in another process.
 type clientSession struct {
 	c      *Client
@@ -143,6 +167,59 @@ type clientSession struct {
 	forced []TxResult
 	header Header
 	over   atomic.Bool
+	known  known
+}
+
+// known are the transactions that a session has seen come into its block. The engine compares:
+// if they are the block's, it does not send them again with it.
+type known struct {
+	mu    sync.Mutex
+	txs   [][]byte
+	marks map[Savepoint]int // how many there were
+}
+
+// add adds those of the results that are in the block.
+func (k *known) add(results []TxResult) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, r := range results {
+		if r.Included() {
+			k.txs = append(k.txs, r.Raw)
+		}
+	}
+}
+
+// mark notes a savepoint before the last n.
+func (k *known) mark(p Savepoint, n int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.marks == nil {
+		k.marks = map[Savepoint]int{}
+	}
+	k.marks[p] = max(0, len(k.txs)-n)
+}
+
+func (k *known) rollback(p Savepoint) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if n, ok := k.marks[p]; ok && n <= len(k.txs) {
+		k.txs = k.txs[:n]
+	}
+}
+
+// take returns them as a payload has them, with their digest, as op-geth's
+// catalyst.TransactionsDigest has it.
+func (k *known) take() (txs []eth.Data, digest common.Hash) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	h := sha256.New()
+	for _, tx := range k.txs {
+		txs = append(txs, tx)
+		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(tx))))
+		h.Write(tx)
+	}
+	h.Sum(digest[:0])
+	return txs, digest
 }
 
 var _ Session = (*clientSession)(nil)
@@ -213,6 +290,9 @@ func (s *clientSession) execute(ctx context.Context, txs [][]byte, atomic bool) 
 	results, err := toResults(wire, txs)
 	if err == nil && !failed(results) && len(results) != len(txs) {
 		err = fmt.Errorf("engine gave %d results for %d transactions and no reason", len(results), len(txs))
+	}
+	if err == nil && !(atomic && failed(results)) {
+		s.known.add(results)
 	}
 	return results, s.judge(method, err, false)
 }
@@ -306,21 +386,33 @@ func (s *clientSession) Fill(ctx context.Context, opts FillOptions) ([]TxResult,
 	if err := s.call(withExtraTime(ctx, opts.MaxTime), &wire, method, args); err != nil {
 		return nil, nil, err
 	}
-	if wire.Transactions == nil {
-		return nil, nil, s.judge(method, errors.New("engine gave no list of transactions"), false)
+	results, err := s.filledResults(wire.Transactions)
+	if err != nil {
+		return nil, nil, s.judge(method, err, false)
 	}
-	results, err := toResults(wire.Transactions, nil)
-	return results, (*Savepoint)(wire.Savepoint), s.judge(method, err, false)
+	s.known.add(results)
+	before := (*Savepoint)(wire.Savepoint)
+	if before != nil {
+		s.known.mark(*before, len(results))
+	}
+	return results, before, nil
 }
 
 func (s *clientSession) Savepoint(ctx context.Context) (Savepoint, error) {
 	var id hexutil.Uint64
-	err := s.call(ctx, &id, "engine_sessionSavepoint")
-	return Savepoint(id), err
+	if err := s.call(ctx, &id, "engine_sessionSavepoint"); err != nil {
+		return 0, err
+	}
+	s.known.mark(Savepoint(id), 0)
+	return Savepoint(id), nil
 }
 
 func (s *clientSession) Rollback(ctx context.Context, p Savepoint) error {
-	return s.call(ctx, nil, "engine_sessionRollback", hexutil.Uint64(p))
+	err := s.call(ctx, nil, "engine_sessionRollback", hexutil.Uint64(p))
+	if err == nil {
+		s.known.rollback(p)
+	}
+	return err
 }
 
 func (s *clientSession) Release(ctx context.Context, p Savepoint) error {
@@ -411,7 +503,8 @@ func (s *clientSession) Publish(ctx context.Context, txs uint64) error {
 func (s *clientSession) Seal(ctx context.Context) (*eth.ExecutionPayloadEnvelope, error) {
 	const method = "engine_sessionSeal"
 	var payload eth.ExecutionPayloadEnvelope
-	if err := s.call(ctx, &payload, method); err != nil {
+	txs, digest := s.known.take()
+	if err := s.call(ctx, &payload, method, digest); err != nil {
 		if goesOn(err) {
 			s.over.Store(true)
 		}
@@ -420,6 +513,10 @@ func (s *clientSession) Seal(ctx context.Context) (*eth.ExecutionPayloadEnvelope
 	s.over.Store(true)
 	if p := payload.ExecutionPayload; p == nil || uint64(p.BlockNumber) != s.header.Number || p.BlockHash == (common.Hash{}) {
 		return nil, s.wrap(method, fmt.Errorf("engine sealed another block than %d, or none", s.header.Number))
+	}
+	// Every block has a transaction: none says that they are those that are known.
+	if p := payload.ExecutionPayload; len(p.Transactions) == 0 {
+		p.Transactions = txs
 	}
 	return &payload, nil
 }

@@ -18,6 +18,8 @@ package catalyst
 import (
 	"context"
 	crand "crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -36,6 +38,7 @@ import (
 	"github.com/ethereum/go-ethereum/miner"
 	"github.com/ethereum/go-ethereum/node"
 	"github.com/ethereum/go-ethereum/params"
+	"github.com/ethereum/go-ethereum/rlp"
 	"github.com/ethereum/go-ethereum/rpc"
 )
 
@@ -136,7 +139,6 @@ func (id *SessionID) UnmarshalText(text []byte) error {
 // because the block has none yet, its other places are final.
 type SessionTx struct {
 	TxHash            common.Hash     `json:"txHash"`
-	Raw               hexutil.Bytes   `json:"raw,omitempty"` // sessionFill only
 	Status            *hexutil.Uint64 `json:"status,omitempty"`
 	GasUsed           hexutil.Uint64  `json:"gasUsed"`
 	CumulativeGasUsed hexutil.Uint64  `json:"cumulativeGasUsed"`
@@ -168,8 +170,19 @@ type SessionOpened struct {
 // SessionFilled answers sessionFill. The savepoint is from before its transactions, and there
 // if any of them may execute messages.
 type SessionFilled struct {
-	Transactions []SessionTx     `json:"transactions"`
+	Transactions hexutil.Bytes   `json:"transactions"` // RLP of []SessionFilledTx: as JSON they cost more than to run a transfer
 	Savepoint    *hexutil.Uint64 `json:"savepoint,omitempty"`
+}
+
+// SessionFilledTx is a transaction that sessionFill has put into the block. Its logs, of which
+// address, topics and data are encoded, are numbered from FirstLog on.
+type SessionFilledTx struct {
+	Raw      []byte
+	Status   uint64
+	GasUsed  uint64
+	TxIndex  uint64
+	FirstLog uint64
+	Logs     []*types.Log
 }
 
 // SessionFillArgs bounds sessionFill. Zero or absent: no bound.
@@ -478,13 +491,22 @@ func (api *SessionAPI) SessionFill(ctx context.Context, id SessionID, args Sessi
 	if err != nil {
 		return nil, coded(err)
 	}
-	out := &SessionFilled{Transactions: toSessionTxs(results), Savepoint: (*hexutil.Uint64)(savepoint)}
+	txs := make([]SessionFilledTx, len(results))
 	for i, r := range results {
-		if out.Transactions[i].Raw, err = r.Tx.MarshalBinary(); err != nil {
+		raw, err := r.Tx.MarshalBinary()
+		if err != nil {
 			return nil, err
 		}
+		txs[i] = SessionFilledTx{Raw: raw, Status: r.Receipt.Status, GasUsed: r.Receipt.GasUsed, TxIndex: uint64(r.Receipt.TransactionIndex), Logs: r.Receipt.Logs}
+		if len(r.Receipt.Logs) > 0 {
+			txs[i].FirstLog = uint64(r.Receipt.Logs[0].Index)
+		}
 	}
-	return out, nil
+	enc, err := rlp.EncodeToBytes(txs)
+	if err != nil {
+		return nil, err
+	}
+	return &SessionFilled{Transactions: enc, Savepoint: (*hexutil.Uint64)(savepoint)}, nil
 }
 
 // SessionInterrupt ends a sessionFill that runs, or the next one.
@@ -589,7 +611,10 @@ func (api *SessionAPI) SessionPublish(id SessionID, txs hexutil.Uint64) error {
 
 // SessionSeal makes the block and answers as engine_getPayload does. The session is
 // over, whether that worked or not. The block is kept for sessionInsert.
-func (api *SessionAPI) SessionSeal(ctx context.Context, id SessionID) (*engine.ExecutionPayloadEnvelope, error) {
+//
+// A caller that knows the block's transactions, as it has seen each come in, says so by their
+// digest (TransactionsDigest). If it is right they are left out of the answer.
+func (api *SessionAPI) SessionSeal(ctx context.Context, id SessionID, known *common.Hash) (*engine.ExecutionPayloadEnvelope, error) {
 	s, err := api.take(id)
 	if err != nil {
 		return nil, err
@@ -606,7 +631,25 @@ func (api *SessionAPI) SessionSeal(ctx context.Context, id SessionID) (*engine.E
 		api.sealed.Add(block.Block.Hash(), block)
 	}
 	api.mu.Unlock()
-	return block.Envelope, nil
+	if known == nil || *known != TransactionsDigest(block.Envelope.ExecutionPayload.Transactions) {
+		return block.Envelope, nil
+	}
+	short, payload := *block.Envelope, *block.Envelope.ExecutionPayload
+	payload.Transactions = nil
+	short.ExecutionPayload = &payload
+	return &short, nil
+}
+
+// TransactionsDigest is the SHA-256 of a list of transactions, each with its length before it as
+// eight bytes, big-endian.
+func TransactionsDigest(txs [][]byte) (digest common.Hash) {
+	h := sha256.New()
+	for _, tx := range txs {
+		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(tx))))
+		h.Write(tx)
+	}
+	h.Sum(digest[:0])
+	return digest
 }
 
 // SessionInsert stores a block that sessionSeal has made: see

@@ -28,6 +28,8 @@ import (
 	"github.com/ethereum/go-ethereum/core/types"
 	"github.com/ethereum/go-ethereum/eth"
 	"github.com/ethereum/go-ethereum/node"
+	"github.com/ethereum/go-ethereum/params"
+	"github.com/ethereum/go-ethereum/rlp"
 	"github.com/ethereum/go-ethereum/rpc"
 	"github.com/stretchr/testify/require"
 )
@@ -149,9 +151,10 @@ func TestSessionRPC(t *testing.T) {
 	var filled SessionFilled
 	skip := opTransfer(11, 0, opRecipient(11)).Hash()
 	c.call(&filled, "engine_sessionFill", o.ID, SessionFillArgs{MaxMs: 1000, Skip: []common.Hash{skip}, Interop: true, Order: "fcfs"})
-	require.Len(t, filled.Transactions, 1)
-	require.EqualValues(t, opRaw(t, opTransfer(10, 0, opRecipient(10))), filled.Transactions[0].Raw)
 	require.Nil(t, filled.Savepoint)
+	var txs []SessionFilledTx
+	require.NoError(t, rlp.DecodeBytes(filled.Transactions, &txs))
+	require.Equal(t, []SessionFilledTx{{Raw: opRaw(t, opTransfer(10, 0, opRecipient(10))), Status: 1, GasUsed: params.TxGas, TxIndex: 4, Logs: []*types.Log{}}}, txs)
 
 	var status SessionStatus
 	c.call(&status, "engine_sessionStatus", o.ID)
@@ -159,7 +162,8 @@ func TestSessionRPC(t *testing.T) {
 	c.call(&after, "engine_sessionCommitment", o.ID)
 
 	var env engine.ExecutionPayloadEnvelope
-	c.call(&env, "engine_sessionSeal", o.ID)
+	c.call(&env, "engine_sessionSeal", o.ID, common.Hash{1}) // not the digest of its transactions
+	require.Len(t, env.ExecutionPayload.Transactions, 5)
 	require.Equal(t, uint64(after.GasUsed), env.ExecutionPayload.GasUsed)
 	require.Equal(t, after.ReceiptsRoot, env.ExecutionPayload.ReceiptsRoot)
 	c.fails(CodeUnknownSession, "unknown session", "engine_sessionStatus", o.ID)
@@ -170,6 +174,19 @@ func TestSessionRPC(t *testing.T) {
 	require.Zero(t, n.head().Number.Sign())
 	n.accept(&env)
 	verifier.accept(&env)
+
+	// Transactions that are known are not sent.
+	known := c.open(n)
+	forced := n.attrs(n.head()).Transactions
+	var short struct {
+		ExecutionPayload struct {
+			Transactions []hexutil.Bytes
+			StateRoot    common.Hash
+		}
+	}
+	c.call(&short, "engine_sessionSeal", known.ID, TransactionsDigest(forced))
+	require.Empty(t, short.ExecutionPayload.Transactions)
+	require.NotZero(t, short.ExecutionPayload.StateRoot)
 }
 
 var txCreate = types.DynamicFeeTx{Gas: 200_000, Data: common.FromHex("600160005560016000f3")}
