@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ethereum-optimism/optimism/op-node/metrics"
+	"github.com/ethereum-optimism/optimism/op-node/rollup"
 	"github.com/ethereum-optimism/optimism/op-node/rollup/derive"
 	opengine "github.com/ethereum-optimism/optimism/op-node/rollup/engine"
 	"github.com/ethereum-optimism/optimism/op-node/rollup/sync"
@@ -141,7 +142,12 @@ func TestL2BlockRefByNumber(t *testing.T) {
 // sent counts what is sent of blocks.
 type sent struct {
 	opengine.ExecEngine
-	payloads int
+	payloads, byNumber int
+}
+
+func (s *sent) L2BlockRefByNumber(ctx context.Context, number uint64) (eth.L2BlockRef, error) {
+	s.byNumber++
+	return s.ExecEngine.L2BlockRefByNumber(ctx, number)
 }
 
 func (s *sent) NewPayload(ctx context.Context, p *eth.ExecutionPayload, root *common.Hash) (*eth.PayloadStatusV1, error) {
@@ -152,9 +158,14 @@ func (s *sent) NewPayload(ctx context.Context, p *eth.ExecutionPayload, root *co
 // controller is upstream's engine controller, at the chain's head, and what it sends.
 func (s *scene) controller(tb testing.TB) (*opengine.EngineController, *sent) {
 	tb.Helper()
+	return s.supervised(tb, nil)
+}
+
+func (s *scene) supervised(tb testing.TB, authority rollup.SuperAuthority) (*opengine.EngineController, *sent) {
+	tb.Helper()
 	count := &sent{ExecEngine: s.client}
 	c := opengine.NewEngineController(context.Background(), count, log.NewLogger(log.DiscardHandler()), metrics.NoopMetrics,
-		s.chain.Rollup, &sync.Config{}, nil, event.NoopEmitter{}, nil)
+		s.chain.Rollup, &sync.Config{}, nil, event.NoopEmitter{}, authority)
 	head, err := s.client.L2BlockRefByNumber(context.Background(), s.head(tb).Number)
 	require.NoError(tb, err)
 	c.SetUnsafeHead(head)
@@ -198,6 +209,44 @@ func TestAnswerStored(t *testing.T) {
 	before := s.head(t)
 	require.NoError(t, c.ProcessPayload(context.Background(), payload, ref, time.Now()), "upstream asks again with the next block")
 	require.Equal(t, before, s.head(t))
+}
+
+// verified is a supernode that has verified one block.
+type verified struct {
+	rollup.SuperAuthority
+	block eth.BlockID
+}
+
+func (v verified) FullyVerifiedL2Head(context.Context) (rollup.VerifierHead, bool) {
+	return rollup.VerifierHead{Source: rollup.VerifierHeadVerified, Block: v.block}, true
+}
+
+func (v verified) FinalizedL2Head(ctx context.Context) (rollup.VerifierHead, bool) {
+	return v.FullyVerifiedL2Head(ctx)
+}
+
+func (verified) IsDenied(uint64, common.Hash) (bool, error) { return false, nil }
+
+// Whether the safe head is canonical is asked of the engine once, and again after each forkchoice update.
+func TestRememberCanonical(t *testing.T) {
+	s := newScene(t, 2)
+	safe := s.head(t).ID()
+	c, count := s.supervised(t, verified{block: safe})
+	asked := func(times int) int {
+		before := count.byNumber
+		for range times {
+			require.Equal(t, safe, c.SafeL2Head().ID())
+		}
+		return count.byNumber - before
+	}
+	require.Equal(t, 5, asked(5), "by upstream")
+	c.RememberCanonical()
+	require.Equal(t, 1, asked(5))
+	require.Zero(t, asked(5))
+	before := count.byNumber
+	s.take(t, c, s.stored(t, s.head(t), s.transfers(2, 0)))
+	asked(1)
+	require.Equal(t, before+1, count.byNumber, "the head has changed")
 }
 
 const blockTxs = 1000

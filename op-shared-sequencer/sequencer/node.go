@@ -87,6 +87,7 @@ func newNode(c *chain, clk Clock, l log.Logger, p Parts, abort func()) *node {
 func fromDriver(p *driver.SequencerParts) Parts {
 	configs, stored := newSystemConfigs(p.L2), new(storedBlock)
 	p.Engine.AnswerStored(stored.is)
+	p.Engine.RememberCanonical()
 	return Parts{
 		Ctx: p.Ctx, Rollup: p.RollupCfg,
 		Attributes: derive.NewFetchingAttributesBuilder(p.RollupCfg, p.L1ChainConfig, p.DepSet, p.L1Receipts, configs),
