@@ -47,7 +47,7 @@ type nodeConfig struct {
 	Genesis *genesis.Output
 	Engines map[uint64]string // authenticated RPC
 	JWT     [32]byte
-	// Embedded are the engines that run in this process: op-node reaches those without a socket.
+	// Embedded are engines of this process that op-node reaches without a socket.
 	Embedded map[uint64]*embeddedEngine
 	Port     int // of the nodes' RPC; 0 takes a free one
 	Metrics  int // port; 0: none are served

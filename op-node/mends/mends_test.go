@@ -240,13 +240,16 @@ func TestRememberCanonical(t *testing.T) {
 		return count.byNumber - before
 	}
 	require.Equal(t, 5, asked(5), "by upstream")
-	c.RememberCanonical()
+	now := time.Unix(1000, 0)
+	c.RememberCanonical(func() time.Time { return now })
 	require.Equal(t, 1, asked(5))
 	require.Zero(t, asked(5))
 	before := count.byNumber
 	s.take(t, c, s.stored(t, s.head(t), s.transfers(2, 0)))
 	asked(1)
 	require.Equal(t, before+1, count.byNumber, "the head has changed")
+	now = now.Add(time.Second)
+	require.Equal(t, 1, asked(5), "the engine may have lost it")
 }
 
 const blockTxs = 1000

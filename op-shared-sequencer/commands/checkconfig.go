@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/prometheus/procfs"
@@ -68,20 +69,23 @@ func checkConfigCommand(env Env) *cli.Command {
 	}
 }
 
-// adopt takes over the environment of a process, from which flags are read, and returns the
+// adopt takes over environment and working directory of an op-node that runs, and returns the
 // flags that it was started with.
 func adopt(pid int) ([]string, error) {
 	p, err := procfs.NewProc(pid)
 	if err != nil {
 		return nil, fmt.Errorf("process %d: %w", pid, err)
 	}
-	args, err1 := p.CmdLine()
+	// Not procfs: it takes empty arguments away at the end.
+	line, err1 := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	environ, err2 := p.Environ()
-	if err := errors.Join(err1, err2); err != nil {
+	dir, err3 := p.Cwd()
+	if err := errors.Join(err1, err2, err3); err != nil {
 		return nil, fmt.Errorf("flags and environment of process %d: %w", pid, err)
 	}
-	if len(args) == 0 {
-		return nil, fmt.Errorf("process %d has no arguments: it has ended, or is the kernel's", pid)
+	args := strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
+	if name := filepath.Base(args[0]); name != "op-node" {
+		return nil, fmt.Errorf("process %d is %q: expected op-node; give its flags behind --", pid, name)
 	}
 	os.Clearenv()
 	for _, kv := range environ {
@@ -90,6 +94,9 @@ func adopt(pid int) ([]string, error) {
 				return nil, fmt.Errorf("environment variable %s of process %d: %w", name, pid, err)
 			}
 		}
+	}
+	if err := os.Chdir(dir); err != nil {
+		return nil, fmt.Errorf("working directory of process %d: %w", pid, err)
 	}
 	return args[1:], nil
 }

@@ -20,7 +20,10 @@ func TestCheckConfigOfProcess(t *testing.T) {
 			os.Setenv(name, value)
 		}
 	})
-	p := exec.Command("sh", "-s") // reads its input, which does not end
+	t.Chdir(t.TempDir())
+	p := exec.Command("sh")
+	p.Args = []string{"op-node", "-s", ""} // reads its input, which does not end
+	p.Dir = t.TempDir()
 	p.Env = []string{"OP_NODE_CHAINZ=901"}
 	in, err := p.StdinPipe()
 	require.NoError(t, err)
@@ -37,5 +40,9 @@ func TestCheckConfigOfProcess(t *testing.T) {
 	require.Contains(t, r.out, "-s")
 	require.Equal(t, "901", os.Getenv("OP_NODE_CHAINZ"))
 	require.Empty(t, os.Getenv("PATH"))
+	dir, err := os.Getwd()
+	require.NoError(t, err)
+	require.Equal(t, p.Dir, dir)
+	run(t, "check-config", "--pid", strconv.Itoa(os.Getpid())).fails(t, ExitFailed, "expected op-node")
 	run(t, "check-config", "--pid", "-1").fails(t, ExitFailed, "process -1")
 }

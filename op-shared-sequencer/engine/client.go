@@ -124,18 +124,19 @@ func (t *transport) identify(ctx context.Context, chain sequence.ChainID) error 
 	if got := id.ToInt(); !got.IsUint64() || sequence.ChainID(got.Uint64()) != chain {
 		return fmt.Errorf("%w: it serves chain %s", errWrongEngine, got)
 	}
-	switch err := t.CallContext(ctx, new(wireStatus), "engine_sessionStatus", wireID{}); errorCode(err) {
-	case codeUnknownSession:
-		return nil
-	case codeMethodNotFound:
-		return fmt.Errorf("%w: it has no sessions (engine_sessionOpen): it has to be this project's op-geth", errWrongEngine)
-	default:
-		if err == nil {
-			return fmt.Errorf("%w: it knows the session zero", errWrongEngine)
-		}
-		return err
+	var version hexutil.Uint64
+	err := t.CallContext(ctx, &version, "engine_sessionVersion")
+	switch {
+	case errorCode(err) == codeMethodNotFound:
+		return fmt.Errorf("%w: it has no sessions, or those of an older version (engine_sessionVersion): it has to be this project's op-geth, of op-node's version", errWrongEngine)
+	case err == nil && version != sessionVersion:
+		return fmt.Errorf("%w: its sessions are of version %d, expected %d: op-geth and op-node have to be of the same version", errWrongEngine, version, sessionVersion)
 	}
+	return err
 }
+
+// sessionVersion is op-geth's catalyst.SessionVersion that this client speaks.
+const sessionVersion = 2
 
 func (c *Client) Chain() sequence.ChainID { return c.chain }
 

@@ -183,8 +183,8 @@ func dialled(method string) (string, int) {
 	switch method {
 	case "eth_chainId":
 		return `"0x385"`, 0
-	case "engine_sessionStatus":
-		return "unknown session", -39001
+	case "engine_sessionVersion":
+		return `"0x2"`, 0
 	case "engine_sessionOpen":
 		return opened, 0
 	}
@@ -208,6 +208,15 @@ func TestDialUnpatched(t *testing.T) {
 	})
 	_, err := engine.Dial(ctxFor(t), quiet(), enginetest.NewChain(901, 0).Rollup, f.URL, jwtSecret, engine.Options{})
 	require.ErrorContains(t, err, "no sessions")
+
+	f = newFake(t, func(method string) (string, int) {
+		if method == "engine_sessionVersion" {
+			return `"0x1"`, 0
+		}
+		return dialled(method)
+	})
+	_, err = engine.Dial(ctxFor(t), quiet(), enginetest.NewChain(901, 0).Rollup, f.URL, jwtSecret, engine.Options{})
+	require.ErrorContains(t, err, "sessions are of version 1, expected 2")
 }
 
 // calls makes every call of an engine and of a session on it. Some go through

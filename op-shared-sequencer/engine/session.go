@@ -80,6 +80,11 @@ type (
 		Logs              []*types.Log
 	}
 
+	wireSealed struct {
+		Envelope eth.ExecutionPayloadEnvelope `json:"envelope"`
+		Known    bool                         `json:"known"` // the transactions are left out
+	}
+
 	wireCommitment struct {
 		GasUsed      hexutil.Uint64 `json:"gasUsed"`
 		ReceiptsRoot common.Hash    `json:"receiptsRoot"`
@@ -502,23 +507,26 @@ func (s *clientSession) Publish(ctx context.Context, txs uint64) error {
 
 func (s *clientSession) Seal(ctx context.Context) (*eth.ExecutionPayloadEnvelope, error) {
 	const method = "engine_sessionSeal"
-	var payload eth.ExecutionPayloadEnvelope
+	var sealed wireSealed
 	txs, digest := s.known.take()
-	if err := s.call(ctx, &payload, method, digest); err != nil {
+	if err := s.call(ctx, &sealed, method, digest); err != nil {
 		if goesOn(err) {
 			s.over.Store(true)
 		}
 		return nil, err
 	}
 	s.over.Store(true)
-	if p := payload.ExecutionPayload; p == nil || uint64(p.BlockNumber) != s.header.Number || p.BlockHash == (common.Hash{}) {
+	p := sealed.Envelope.ExecutionPayload
+	if p == nil || uint64(p.BlockNumber) != s.header.Number || p.BlockHash == (common.Hash{}) {
 		return nil, s.wrap(method, fmt.Errorf("engine sealed another block than %d, or none", s.header.Number))
 	}
-	// Every block has a transaction: none says that they are those that are known.
-	if p := payload.ExecutionPayload; len(p.Transactions) == 0 {
+	if sealed.Known {
 		p.Transactions = txs
 	}
-	return &payload, nil
+	if len(p.Transactions) == 0 { // every block has those of its attributes
+		return nil, s.wrap(method, errors.New("engine sealed a block without transactions"))
+	}
+	return &sealed.Envelope, nil
 }
 
 func (s *clientSession) Discard(ctx context.Context) error {

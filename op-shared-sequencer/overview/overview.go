@@ -6,7 +6,9 @@ package overview
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/common/hexutil"
@@ -280,6 +282,16 @@ func (p *Problem) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// withoutNumbers is a reason without what changes in it while it stays the same.
+func withoutNumbers(reason string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsDigit(r) {
+			return -1
+		}
+		return r
+	}, reason)
+}
+
 // judge says what is wrong.
 func (o *Overview) judge(l Limits, node bool) {
 	problem := func(of any, format string, args ...any) {
@@ -290,7 +302,7 @@ func (o *Overview) judge(l Limits, node bool) {
 	}
 	for _, c := range o.Chains {
 		if !c.Ready {
-			problem(c.ChainID, "chain %d is not sequenced: %s", c.ChainID, c.Reason)
+			problem(fmt.Sprint(c.ChainID, withoutNumbers(c.Reason)), "chain %d is not sequenced: %s", c.ChainID, c.Reason)
 		}
 		if behind := time.Duration(c.LagSeconds) * time.Second; l.Lag > 0 && behind > l.Lag {
 			problem(c.ChainID, "chain %d is %s behind", c.ChainID, behind)
@@ -336,7 +348,7 @@ func (o *Overview) judge(l Limits, node bool) {
 		problem("", "power %d of %d votes: more than two thirds have to", voting, a.TotalPower)
 	}
 	if a.Evidence > 0 {
-		problem("", "%d proofs that operators were dishonest: see sharedseq_evidence", a.Evidence)
+		problem(a.Evidence, "%d proofs that operators were dishonest: see sharedseq_evidence", a.Evidence)
 	}
 	o.Healthy = len(o.Problems) == 0
 }

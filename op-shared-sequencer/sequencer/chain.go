@@ -151,9 +151,14 @@ func (c *chain) current() *node {
 	return c.node
 }
 
-// giveBack ends a borrow.
+// giveBack ends a borrow in which something may have become of the chain.
 func (c *chain) giveBack() {
-	defer c.wake()
+	c.putBack()
+	c.wake()
+}
+
+// putBack ends a borrow in which nothing was done.
+func (c *chain) putBack() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.lent {

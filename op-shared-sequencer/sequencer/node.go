@@ -84,10 +84,10 @@ func newNode(c *chain, clk Clock, l log.Logger, p Parts, abort func()) *node {
 // fromDriver takes a driver's parts. The attributes builder is upstream's, over a
 // cache of the system configs of our own blocks: upstream's client would fetch the
 // whole parent block for it in every slot.
-func fromDriver(p *driver.SequencerParts) Parts {
+func fromDriver(p *driver.SequencerParts, clk Clock) Parts {
 	configs, stored := newSystemConfigs(p.L2), new(storedBlock)
 	p.Engine.AnswerStored(stored.is)
-	p.Engine.RememberCanonical()
+	p.Engine.RememberCanonical(clk.Now)
 	return Parts{
 		Ctx: p.Ctx, Rollup: p.RollupCfg,
 		Attributes: derive.NewFetchingAttributesBuilder(p.RollupCfg, p.L1ChainConfig, p.DepSet, p.L1Receipts, configs),

@@ -138,7 +138,7 @@ func (s *Sequencer) keep(c *chain) {
 			_ = s.clock.SleepCtx(s.life, pollReady) // not less: its own work wakes it too
 			continue
 		}
-		timer := s.clock.NewTimer(pollSettled)
+		timer := s.clock.NewTimer(s.settled)
 		select {
 		case <-c.woken:
 		case <-timer.Ch():

@@ -223,6 +223,7 @@ type Sequencer struct {
 	inCall  map[*chain]bool // the chains that the call in progress works on; cancel ends it
 	open    *opened         // what the newest slot started from, for simulations
 
+	settled    time.Duration // pollSettled, but for tests
 	background sync.WaitGroup
 	run        func(f func())
 	keepers    bool
@@ -246,7 +247,7 @@ func New(cfg Config, d Deps) (*Sequencer, error) {
 	s := &Sequencer{
 		cfg: cfg, log: d.Log, clock: d.Clock, executor: d.Executor, history: d.History, ledger: d.Ledger, bundles: d.Bundles,
 		relayer: d.Relayer, observer: d.Observer, listener: d.Listener, metrics: d.Metrics, tamper: d.Tamper,
-		byID: map[sequence.ChainID]*chain{},
+		byID: map[sequence.ChainID]*chain{}, settled: pollSettled,
 	}
 	s.save, s.fatal, s.run, s.keepers = d.SaveBundles, d.Fatal, d.Go, !d.NoKeepers
 	if s.run == nil {
@@ -286,7 +287,7 @@ func New(cfg Config, d Deps) (*Sequencer, error) {
 // Factory is what driver.Config.SequencerFactory of a chain is set to.
 func (s *Sequencer) Factory(id sequence.ChainID) driver.SequencerFactory {
 	return func(p *driver.SequencerParts) sequencing.SequencerIface {
-		return s.Attach(id, fromDriver(p))
+		return s.Attach(id, fromDriver(p, s.clock))
 	}
 }
 

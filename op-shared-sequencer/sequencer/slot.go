@@ -94,7 +94,7 @@ func (sl *slot) take(b *block) error {
 		if b.envelope == nil {
 			b.drop()
 		}
-		b.giveBack()
+		b.putBack()
 		b.taken = false
 	}
 	return b.err

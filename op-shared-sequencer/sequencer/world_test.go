@@ -216,6 +216,7 @@ func (w *world) startSequencer() {
 		Rotation: w.makeRotation,
 	})
 	require.NoError(w.t, err)
+	w.seq.settled = time.Hour // what keepers are to do they have to be woken for
 	require.NoError(w.t, w.seq.Start(bg))
 }
 

@@ -44,6 +44,7 @@ binaries() {
     install -D -m 0644 "$out/roots.pem" "$out/$name/etc/ssl/certs/ca-certificates.crt"
   done
   for name in op-node op-geth devnet; do mkdir -p "$out/$name/data"; done
+  mkdir -p "$out/op-node/tmp" # check-config's
   # Modes, owners and times are part of a layer, those of directories too, which COPY would make with the time of the
   # build: so what an image holds is an archive.
   for name in "${images[@]}"; do
@@ -54,11 +55,14 @@ binaries() {
   done
 }
 
-# archive <directory> <file> <time>: root owns it all but data, from which a volume takes its owner.
+# archive <directory> <file> <time>: root owns it all but data, from which a volume takes its owner, and tmp.
 archive() {
   local flags=(--sort=name --format=ustar --numeric-owner --mtime="@$3" -C "$1")
   (cd "$1" && ls -d bin etc 2>/dev/null || true) | tar "${flags[@]}" --owner=0 --group=0 -cf "$2.tmp" -T -
-  [ ! -d "$1/data" ] || tar "${flags[@]}" --owner=65532 --group=65532 -rf "$2.tmp" data
+  local name
+  for name in data tmp; do
+    [ ! -d "$1/$name" ] || tar "${flags[@]}" --owner=65532 --group=65532 -rf "$2.tmp" "$name"
+  done
   # What is the same keeps its place in docker's cache.
   cmp -s "$2.tmp" "$2" && rm "$2.tmp" || mv "$2.tmp" "$2"
 }

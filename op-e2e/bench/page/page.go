@@ -96,8 +96,10 @@ func writeIntroduction(p *page, r *Report) {
 		"`make bench` measures all of it again and writes this page; `make bench QUICK=1` takes less time, for rougher figures. "+
 		"Rounds of stock and ours take turns on one machine that runs the load and L1 as well, so read the ratios: "+
 		"another machine has other figures. A cell is the median of the rounds, with the least and the most in parentheses if they differ; "+
-		"ours/stock is the ratio of the medians, %q where stock has 0. Ours is one operator alone, its engines embedded in its process; "+
-		"split, its engines are processes of their own, as stock's are, and it speaks to them over the authenticated RPC. Stock is upstream's op-node "+
+		"ours/stock is the ratio of the medians, %q where stock has 0. Ours is one operator alone, its engines embedded in its process, where op-node calls them without a socket as the sequencer does: "+
+		"that is how devnets run; "+
+		"split, its engines are processes of their own, as stock's are, and it speaks to them over the authenticated RPC: that is how operators run."+
+		"  Stock is upstream's op-node "+
 		"and op-geth, a process of each for every chain; op-geth has the rules of Karst from this project, as it stops short of them, and nothing else. "+
 		"All engines have the same caches.", none)
 	m, v := r.Machine, r.Versions

@@ -59,6 +59,10 @@ var DefaultSessionConfig = SessionConfig{
 	MaxSealed: 4,
 }
 
+// SessionVersion is that of the session methods' shapes. It changes when a client of the one before
+// would not understand an answer, or be understood.
+const SessionVersion = 2
+
 // Error codes of the session methods. They are part of the interface and do not
 // change. engine.InvalidPayloadAttributes (-38003) and the codes of JSON-RPC itself
 // occur beside them.
@@ -165,6 +169,13 @@ type SessionOpened struct {
 	ID     SessionID     `json:"id"`
 	Forced []SessionTx   `json:"forced"` // results of the attributes' transactions
 	Status SessionStatus `json:"status"`
+}
+
+// SessionSealed answers sessionSeal: with what engine_getPayload answers, and whether the
+// transactions are left out of it because the caller knows them.
+type SessionSealed struct {
+	Envelope *engine.ExecutionPayloadEnvelope `json:"envelope"`
+	Known    bool                             `json:"known"`
 }
 
 // SessionFilled answers sessionFill. The savepoint is from before its transactions, and there
@@ -473,6 +484,9 @@ func (api *SessionAPI) SessionExecute(ctx context.Context, id SessionID, raw []h
 	return toSessionTxs(results), nil
 }
 
+// SessionVersion is which version of these methods it has.
+func (api *SessionAPI) SessionVersion() hexutil.Uint64 { return SessionVersion }
+
 // SessionFill adds transactions of the pool: see miner.Session.Fill.
 func (api *SessionAPI) SessionFill(ctx context.Context, id SessionID, args SessionFillArgs) (*SessionFilled, error) {
 	s, err := api.get(id)
@@ -609,12 +623,12 @@ func (api *SessionAPI) SessionPublish(id SessionID, txs hexutil.Uint64) error {
 	return coded(s.Publish(int(min(uint64(txs), math.MaxInt32))))
 }
 
-// SessionSeal makes the block and answers as engine_getPayload does. The session is
+// SessionSeal makes the block. The session is
 // over, whether that worked or not. The block is kept for sessionInsert.
 //
 // A caller that knows the block's transactions, as it has seen each come in, says so by their
 // digest (TransactionsDigest). If it is right they are left out of the answer.
-func (api *SessionAPI) SessionSeal(ctx context.Context, id SessionID, known *common.Hash) (*engine.ExecutionPayloadEnvelope, error) {
+func (api *SessionAPI) SessionSeal(ctx context.Context, id SessionID, known *common.Hash) (*SessionSealed, error) {
 	s, err := api.take(id)
 	if err != nil {
 		return nil, err
@@ -632,12 +646,12 @@ func (api *SessionAPI) SessionSeal(ctx context.Context, id SessionID, known *com
 	}
 	api.mu.Unlock()
 	if known == nil || *known != TransactionsDigest(block.Envelope.ExecutionPayload.Transactions) {
-		return block.Envelope, nil
+		return &SessionSealed{Envelope: block.Envelope}, nil
 	}
 	short, payload := *block.Envelope, *block.Envelope.ExecutionPayload
-	payload.Transactions = nil
+	payload.Transactions = [][]byte{}
 	short.ExecutionPayload = &payload
-	return &short, nil
+	return &SessionSealed{Envelope: &short, Known: true}, nil
 }
 
 // TransactionsDigest is the SHA-256 of a list of transactions, each with its length before it as

@@ -76,6 +76,15 @@ func (c *sessionClient) open(n *opNode) SessionOpened {
 	return o
 }
 
+// seal seals a session whose transactions are not known.
+func (c *sessionClient) seal(id SessionID, digest ...any) *engine.ExecutionPayloadEnvelope {
+	c.t.Helper()
+	var sealed SessionSealed
+	c.call(&sealed, "engine_sessionSeal", append([]any{id}, digest...)...)
+	require.False(c.t, sealed.Known)
+	return sealed.Envelope
+}
+
 func dialAuth(t testing.TB, n *opNode) *sessionClient {
 	t.Helper()
 	c, err := rpc.DialOptions(context.Background(), n.stack.HTTPAuthEndpoint(), rpc.WithHTTPAuth(node.NewJWTAuth(n.jwt)))
@@ -161,8 +170,10 @@ func TestSessionRPC(t *testing.T) {
 	require.EqualValues(t, 5, status.TxCount)
 	c.call(&after, "engine_sessionCommitment", o.ID)
 
-	var env engine.ExecutionPayloadEnvelope
-	c.call(&env, "engine_sessionSeal", o.ID, common.Hash{1}) // not the digest of its transactions
+	var version hexutil.Uint64
+	c.call(&version, "engine_sessionVersion")
+	require.EqualValues(t, SessionVersion, version)
+	env := c.seal(o.ID, common.Hash{1}) // not the digest of its transactions
 	require.Len(t, env.ExecutionPayload.Transactions, 5)
 	require.Equal(t, uint64(after.GasUsed), env.ExecutionPayload.GasUsed)
 	require.Equal(t, after.ReceiptsRoot, env.ExecutionPayload.ReceiptsRoot)
@@ -172,21 +183,17 @@ func TestSessionRPC(t *testing.T) {
 	c.call(nil, "engine_sessionInsert", hash)
 	require.True(t, n.eth.BlockChain().HasBlockAndState(hash, 1))
 	require.Zero(t, n.head().Number.Sign())
-	n.accept(&env)
-	verifier.accept(&env)
+	n.accept(env)
+	verifier.accept(env)
 
 	// Transactions that are known are not sent.
 	known := c.open(n)
 	forced := n.attrs(n.head()).Transactions
-	var short struct {
-		ExecutionPayload struct {
-			Transactions []hexutil.Bytes
-			StateRoot    common.Hash
-		}
-	}
+	var short SessionSealed
 	c.call(&short, "engine_sessionSeal", known.ID, TransactionsDigest(forced))
-	require.Empty(t, short.ExecutionPayload.Transactions)
-	require.NotZero(t, short.ExecutionPayload.StateRoot)
+	require.True(t, short.Known)
+	require.Empty(t, short.Envelope.ExecutionPayload.Transactions)
+	require.NotZero(t, short.Envelope.ExecutionPayload.StateRoot)
 }
 
 var txCreate = types.DynamicFeeTx{Gas: 200_000, Data: common.FromHex("600160005560016000f3")}
@@ -249,10 +256,10 @@ func TestSessionRPCErrors(t *testing.T) {
 
 	// Sealed blocks: one is kept.
 	var first, second engine.ExecutionPayloadEnvelope
-	c.call(&first, "engine_sessionSeal", one.ID)
+	first = *c.seal(one.ID)
 	next := c.open(n)
 	c.call(nil, "engine_sessionExecute", next.ID, []hexutil.Bytes{raw}, false)
-	c.call(&second, "engine_sessionSeal", next.ID)
+	second = *c.seal(next.ID)
 	c.fails(CodeUnknownSealedBlock, first.ExecutionPayload.BlockHash.String(), "engine_sessionInsert", first.ExecutionPayload.BlockHash)
 	c.call(nil, "engine_sessionInsert", second.ExecutionPayload.BlockHash)
 }
@@ -264,14 +271,14 @@ func TestSessionRPCPoolBehind(t *testing.T) {
 	n, _ := startSessionNode(t, DefaultSessionConfig)
 	c := dialAuth(t, n)
 	var env engine.ExecutionPayloadEnvelope
-	c.call(&env, "engine_sessionSeal", c.open(n).ID)
+	env = *c.seal(c.open(n).ID)
 	c.call(nil, "engine_sessionInsert", env.ExecutionPayload.BlockHash)
 	parent := n.eth.BlockChain().GetHeaderByHash(env.ExecutionPayload.BlockHash)
 	var o SessionOpened
 	c.call(&o, "engine_sessionOpen", parent.Hash(), n.attrs(parent))
 	c.fails(CodePoolBehind, parent.Hash().String(), "engine_sessionFill", o.ID, SessionFillArgs{MaxMs: 1})
 	c.fails(CodeUnknownOrder, `"lifo"`, "engine_sessionFill", o.ID, SessionFillArgs{Order: "lifo"})
-	c.call(&env, "engine_sessionSeal", o.ID)
+	env = *c.seal(o.ID)
 }
 
 func TestSessionRPCExpiry(t *testing.T) {
