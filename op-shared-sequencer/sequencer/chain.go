@@ -108,7 +108,6 @@ func (c *chain) setReason(why string) {
 
 // attach makes n the chain's node.
 func (c *chain) attach(n *node) {
-	defer c.wake()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.node = n

@@ -174,7 +174,6 @@ func (s *Sequencer) refused(err error) {
 func (s *Sequencer) noteTrouble(c *chain, err error) {
 	s.metrics.EngineFailed(c.id, EngineFault(err))
 	c.trouble.set(err)
-	c.wake()
 }
 
 // ChainState is how a chain stands for monitoring. It waits for nothing, neither an engine
