@@ -100,6 +100,12 @@ func Run(ctx context.Context, cfg Config, r *Report) error {
 	if cfg.Quick {
 		r.Command += " QUICK=1"
 	}
+	if len(cfg.Only) > 0 {
+		r.Command += " ONLY=" + strings.Join(cfg.Only, ",")
+	}
+	if cfg.Rounds > 0 {
+		r.Command += fmt.Sprintf(" ROUNDS=%d", cfg.Rounds)
+	}
 	if r.Versions, err = versions(cfg.Commit, filepath.Join(cfg.Stock, "versions.json")); err != nil {
 		return err
 	}

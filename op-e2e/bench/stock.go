@@ -94,7 +94,7 @@ func (c *Config) stockRound(ctx context.Context, s *system, senders []*sender, r
 	}
 	for i, w := range workloads {
 		if len(r.Saturation) == i {
-			r.Saturation = append(r.Saturation, Saturation{Workload: w.name, Chains: len(s.chains), Seconds: c.pick(6, 12)})
+			r.Saturation = append(r.Saturation, Saturation{Workload: w.name, Chains: len(s.chains), Seconds: c.pick(6, 30)})
 		}
 		if err := c.saturate(ctx, s, senders, w, &r.Saturation[i]); err != nil {
 			return fmt.Errorf("saturation, %s: %w", w.name, err)

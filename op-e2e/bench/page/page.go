@@ -98,8 +98,8 @@ func writeIntroduction(p *page, r *Report) {
 		"another machine has other figures. A cell is the median of the rounds, with the least and the most in parentheses if they differ; "+
 		"ours/stock is the ratio of the medians, %q where stock has 0. Ours is one operator alone, its engines embedded in its process, where op-node calls them without a socket as the sequencer does: "+
 		"that is how devnets run; "+
-		"split, its engines are processes of their own, as stock's are, and it speaks to them over the authenticated RPC: that is how operators run."+
-		"  Stock is upstream's op-node "+
+		"split, its engines are processes of their own, as stock's are, and it speaks to them over the authenticated RPC: that is how operators run. "+
+		"Stock is upstream's op-node "+
 		"and op-geth, a process of each for every chain; op-geth has the rules of Karst from this project, as it stops short of them, and nothing else. "+
 		"All engines have the same caches.", none)
 	m, v := r.Machine, r.Versions
