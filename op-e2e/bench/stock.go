@@ -21,8 +21,8 @@ const (
 const accounts = 100
 
 // againstStock measures saturation, overhead and messages: on stock and on ours in turn, each
-// time on fresh chains. A quick run leaves out ours with engines split off, and
-// tokens.
+// time on fresh chains. A quick run leaves out ours with engines split off,
+// storage and tokens.
 func (c *Config) againstStock(ctx context.Context, r *Report) error {
 	r.Overhead = c.newOverhead()
 	if r.CrossChain == nil {
@@ -70,16 +70,16 @@ func (c *Config) besideStock(ctx context.Context, run func(ctx context.Context, 
 
 // stockRound is one round on one system.
 func (c *Config) stockRound(ctx context.Context, s *system, senders []*sender, r *Report) error {
+	contracts := map[uint64]common.Address{}
 	if !c.Quick {
 		if err := mint(ctx, s, senders, s.token); err != nil {
 			return err
 		}
-	}
-	contracts := map[uint64]common.Address{}
-	for _, chain := range s.chains {
-		var err error
-		if contracts[chain], err = deployWriter(ctx, s, senders[0], chain); err != nil {
-			return err
+		for _, chain := range s.chains {
+			var err error
+			if contracts[chain], err = deployWriter(ctx, s, senders[0], chain); err != nil {
+				return err
+			}
 		}
 	}
 	if err := c.overhead(ctx, s, senders[0], r.Overhead); err != nil {
@@ -88,9 +88,9 @@ func (c *Config) stockRound(ctx context.Context, s *system, senders []*sender, r
 	if err := c.messages(ctx, s, senders, r.CrossChain.Messages); err != nil {
 		return fmt.Errorf("messages: %w", err)
 	}
-	workloads := []workload{transfers(), storage(contracts[s.chains[0]])}
+	workloads := []workload{transfers()}
 	if !c.Quick {
-		workloads = append(workloads, tokens(s.token))
+		workloads = append(workloads, storage(contracts[s.chains[0]]), tokens(s.token))
 	}
 	for i, w := range workloads {
 		if len(r.Saturation) == i {
