@@ -296,7 +296,7 @@ func (s *clientSession) execute(ctx context.Context, txs [][]byte, atomic bool) 
 	if err == nil && !failed(results) && len(results) != len(txs) {
 		err = fmt.Errorf("engine gave %d results for %d transactions and no reason", len(results), len(txs))
 	}
-	if err == nil && !(atomic && failed(results)) {
+	if err == nil && (!atomic || !failed(results)) {
 		s.known.add(results)
 	}
 	return results, s.judge(method, err, false)
