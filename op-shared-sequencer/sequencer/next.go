@@ -199,19 +199,16 @@ func (s *Sequencer) lookAt(c *chain) (*member, string) {
 		return nil, noDriver
 	}
 	head, why := n.ready()
-	if why != "" {
-		c.wake() // it may be that a block was invalidated: of that comes no event
-	}
 	if why == "" {
 		why = s.engineTrouble(c)
 	}
 	if why == "" && s.needsKeeping(c, n, head) {
-		c.wake()
 		if why = c.reason(); why == "" {
 			why = "what is kept of it here is brought in line with its head"
 		}
 	}
 	if why != "" {
+		c.wake() // not all of it is told by an event: that a block was invalidated is not
 		return nil, why
 	}
 	return &member{chain: c, node: n, head: head}, ""

@@ -181,7 +181,7 @@ type SessionSealed struct {
 // SessionFilled answers sessionFill. The savepoint is from before its transactions, and there
 // if any of them may execute messages.
 type SessionFilled struct {
-	Transactions hexutil.Bytes   `json:"transactions"` // RLP of []SessionFilledTx: as JSON they cost more than to run a transfer
+	Transactions hexutil.Bytes   `json:"transactions"` // RLP of []SessionFilledTx: there may be thousands
 	Savepoint    *hexutil.Uint64 `json:"savepoint,omitempty"`
 }
 
