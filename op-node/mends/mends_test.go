@@ -215,6 +215,7 @@ func TestAnswerStored(t *testing.T) {
 type verified struct {
 	rollup.SuperAuthority
 	block eth.BlockID
+	asked *int // for the finalized head
 }
 
 func (v verified) FullyVerifiedL2Head(context.Context) (rollup.VerifierHead, bool) {
@@ -222,6 +223,7 @@ func (v verified) FullyVerifiedL2Head(context.Context) (rollup.VerifierHead, boo
 }
 
 func (v verified) FinalizedL2Head(ctx context.Context) (rollup.VerifierHead, bool) {
+	*v.asked++
 	return v.FullyVerifiedL2Head(ctx)
 }
 
@@ -231,7 +233,8 @@ func (verified) IsDenied(uint64, common.Hash) (bool, error) { return false, nil 
 func TestRememberCanonical(t *testing.T) {
 	s := newScene(t, 2)
 	safe := s.head(t).ID()
-	c, count := s.supervised(t, verified{block: safe})
+	finalized := 0
+	c, count := s.supervised(t, verified{block: safe, asked: &finalized})
 	asked := func(times int) int {
 		before := count.byNumber
 		for range times {
@@ -245,7 +248,9 @@ func TestRememberCanonical(t *testing.T) {
 	require.Equal(t, 1, asked(5))
 	require.Zero(t, asked(5))
 	before := count.byNumber
+	finalized = 0
 	s.take(t, c, s.stored(t, s.head(t), s.transfers(2, 0)))
+	require.Equal(t, 6, finalized, "by upstream, for one block: why VerifiedDB remembers results")
 	asked(1)
 	require.Equal(t, before+1, count.byNumber, "the head has changed")
 	now = now.Add(time.Second)
