@@ -65,6 +65,7 @@ test-contracts: ## forge tests of our contracts
 .PHONY: test-unit
 test-unit: upstream contracts ## unit tests, ours with the race detector
 	$(GO) test -race $(CORE)
+	$(GO) test -race -run Verified ./op-node/mends
 	$(GO) test -run AMillion ./op-shared-sequencer/executor
 	$(GO) test ./op-node/... ./packages/... ./op-e2e/genesis/... ./op-e2e/devnet/... ./op-e2e/compose/... ./op-e2e/cmd/... ./op-e2e/bench/... ./op-e2e/scaling/...
 	cd op-e2e/bench/page && GOWORK=off $(GO) test ./...

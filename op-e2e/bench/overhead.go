@@ -188,6 +188,9 @@ func (h *headTimes) seen(tx common.Hash) (at time.Time, ok bool, err error) {
 	return at, ok, h.failed
 }
 
+// lookTick is how often what was seen is looked at, which costs nobody else anything.
+const lookTick = 50 * time.Millisecond
+
 // wait returns when all transactions have been seen.
 func (h *headTimes) wait(ctx context.Context, txs []common.Hash) error {
 	for _, tx := range txs {
@@ -197,7 +200,7 @@ func (h *headTimes) wait(ctx context.Context, txs []common.Hash) error {
 			} else if ok {
 				break
 			}
-			if err := sleep(ctx, poolTick); err != nil {
+			if err := sleep(ctx, lookTick); err != nil {
 				return fmt.Errorf("transaction %s was not seen in a head: %w", tx, err)
 			}
 		}

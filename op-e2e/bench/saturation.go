@@ -103,8 +103,9 @@ type feed struct {
 	least  atomic.Int64
 }
 
-// poolTick is how often a pool is looked at.
-const poolTick = 50 * time.Millisecond
+// poolTick is how often a pool is looked at, in which several seconds' transactions wait. Not more often: the
+// process that is measured answers.
+const poolTick = 250 * time.Millisecond
 
 // run keeps the pool filled, until the context ends or something fails.
 func (f *feed) run(ctx context.Context) error {

@@ -147,7 +147,11 @@ func (c *Config) startStock(ctx context.Context, chains []uint64) (_ *system, er
 	if err := s.connect(ctx, urls); err != nil {
 		return nil, err
 	}
-	return s, s.quiet(ctx)
+	if err := s.quiet(ctx); err != nil {
+		s.hangUp()
+		return nil, err
+	}
+	return s, nil
 }
 
 // quiet has engines of their own processes log no more than embedded ones do. They say where they
@@ -237,7 +241,10 @@ func startDevnet(ctx context.Context, dc devnet.Config, name string) (_ *system,
 	if s.shared, err = o.Sequencer(ctx); err != nil {
 		return nil, err
 	}
-	return s, s.connect(ctx, urls)
+	if err := s.connect(ctx, urls); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // starter is startStock, startOurs or startSplit.
@@ -263,8 +270,13 @@ func fresh(ctx context.Context, start starter, chains []uint64, n int, f func(ct
 }
 
 // connect dials the engines, and waits until every chain is on time.
-func (s *system) connect(ctx context.Context, urls map[uint64]string) error {
+func (s *system) connect(ctx context.Context, urls map[uint64]string) (err error) {
 	s.clients, s.eth = map[uint64]*rpc.Client{}, map[uint64]*ethclient.Client{}
+	defer func() {
+		if err != nil {
+			s.hangUp()
+		}
+	}()
 	for chain, url := range urls {
 		c, err := rpc.DialContext(ctx, url)
 		if err != nil {
@@ -340,10 +352,15 @@ func (s *system) awaitBlocks(ctx context.Context, n uint64) error {
 
 // close ends it, and all that was opened to it.
 func (s *system) close(ctx context.Context) error {
+	s.hangUp()
+	return s.stop(ctx)
+}
+
+// hangUp closes what connect has opened.
+func (s *system) hangUp() {
 	for _, c := range s.clients {
 		c.Close()
 	}
-	return s.stop(ctx)
 }
 
 // window is what happened between two moments.

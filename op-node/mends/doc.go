@@ -6,4 +6,8 @@
 //     sequencer answers it from the blocks it has sealed itself (worked around).
 //   - EngineController.ProcessPayload sends the engine blocks that it has stored
 //     already (mended, with AnswerStored).
+//   - EngineController.SafeL2Head asks the engine for the same block several times for
+//     each block (mended, with RememberCanonical).
+//   - Interop.VerifiedBlockAtL1, which gives the finalized head, searches all results that
+//     L1 has not finalized each time (mended: VerifiedDB remembers).
 package mends

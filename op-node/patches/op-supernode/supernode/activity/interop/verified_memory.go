@@ -7,87 +7,109 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// VerifiedBlockAtL1 is asked six times and more for each block of each chain, for L1's finalized block.
-// That is a search back from the newest result through all that L1 has not finalized, some 900 with
-// blocks of 1 s on mainnet, each read from disk and decoded. The memory makes it one look.
+// Each engine controller asks for the finalized head six times and more for each block. Every answer is
+// a search (VerifiedBlockAtL1) back from the newest result through all that L1 has not finalized: one a
+// second, some 900 on mainnet, each read and decoded. What is remembered here leaves the first search
+// for each of L1's finalized blocks, and after it the results that are new.
 
-// rememberResults is how many results are kept decoded: the newest, and the one that is finalized.
-const rememberResults = 16
+// remembered bounds the results that are kept decoded, of which the newest and the finalized one are
+// asked for, and the searches: chains may have heard of different finalized blocks of L1.
+const remembered = 16
 
-// verifiedMemory is what reads have found out, until results are taken back. Its zero value is empty.
+// verifiedMemory is what was read and found, until results are taken back. Its zero value is empty.
+// What it holds it still answers when the database is closed.
 type verifiedMemory struct {
-	mu      sync.Mutex
-	results *simplelru.LRU[uint64, VerifiedResult]
-	rewinds uint64
-	search  verifiedSearch
+	searching sync.Mutex // so that all chains wait for the first one's search
+
+	mu       sync.Mutex
+	results  *simplelru.LRU[uint64, VerifiedResult] // by timestamp
+	searches *simplelru.LRU[uint64, verifiedSearch] // by number of the L1 block
+	rewinds  uint64
 }
 
-// verifiedSearch has found the newest result up to a timestamp that L1 includes at or below a block.
-type verifiedSearch struct {
-	l1, rewinds uint64
-	upTo, found uint64 // timestamps
-}
+// verifiedSearch says that of the results behind found, up to and with upTo, L1 includes none at or
+// below the block that was searched for.
+type verifiedSearch struct{ found, upTo uint64 }
 
-func (m *verifiedMemory) get(ts uint64) (VerifiedResult, bool) {
+func (m *verifiedMemory) get(ts uint64) (r VerifiedResult, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.results == nil {
-		return VerifiedResult{}, false
+		return r, false
 	}
 	return m.results.Get(ts)
 }
 
 // add is called while results cannot be taken back.
-func (m *verifiedMemory) add(r VerifiedResult) {
+func (m *verifiedMemory) add(ts uint64, r VerifiedResult) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.results == nil {
-		m.results, _ = simplelru.NewLRU[uint64, VerifiedResult](rememberResults, nil) // fails for sizes below 1
+		m.results, _ = simplelru.NewLRU[uint64, VerifiedResult](remembered, nil) // fails for sizes below 1
 	}
-	m.results.Add(r.Timestamp, r)
+	m.results.Add(ts, r)
 }
 
-// forget is called while nothing is read.
+// forget is called while nothing can be read.
 func (m *verifiedMemory) forget() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.results, m.search = nil, verifiedSearch{}
+	m.results, m.searches = nil, nil
 	m.rewinds++
 }
 
-// LatestAtL1 is the newest timestamp, from lowest to last, with a result that L1 includes at or below
-// block l1; lowest if there is none, and last if it is below lowest or the results cannot be read. What was found for the
-// same l1 is not searched for again.
-func (v *VerifiedDB) LatestAtL1(l1, last, lowest uint64) uint64 {
-	if last < lowest {
-		return last
-	}
-	m := &v.memory
+func (m *verifiedMemory) searched(l1 uint64) (s verifiedSearch, rewinds uint64) {
 	m.mu.Lock()
-	before, rewinds := m.search, m.rewinds
-	m.mu.Unlock()
-	searched := before.l1 == l1 && before.rewinds == rewinds && lowest <= before.found && before.upTo <= last && before.upTo > 0
-	found := lowest
-	for ts := last; ts > lowest; ts-- {
-		if searched && ts == before.upTo {
-			found = before.found
+	defer m.mu.Unlock()
+	if m.searches != nil {
+		s, _ = m.searches.Get(l1)
+	}
+	return s, m.rewinds
+}
+
+// keep remembers a search, unless results were taken back since.
+func (m *verifiedMemory) keep(l1 uint64, s verifiedSearch, rewinds uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.rewinds != rewinds {
+		return
+	}
+	if m.searches == nil {
+		m.searches, _ = simplelru.NewLRU[uint64, verifiedSearch](remembered, nil)
+	}
+	m.searches.Add(l1, s)
+}
+
+// LatestAtL1 is where VerifiedBlockAtL1 can begin to search back from: between the timestamp that it
+// gives and last, no result is included by L1 at or below block l1. It is not above last, and lowest if
+// no result above lowest is. If a result cannot be read, it is that one's timestamp.
+func (v *VerifiedDB) LatestAtL1(l1, last, lowest uint64) uint64 {
+	v.memory.searching.Lock()
+	defer v.memory.searching.Unlock()
+	before, rewinds := v.memory.searched(l1)
+	first, _ := v.FirstTimestamp()
+	ts, upTo := last, last
+	for ; ts > max(lowest, before.upTo); ts-- {
+		if ts < first { // there are none below
+			ts = lowest
 			break
 		}
 		r, err := v.Get(ts)
-		if errors.Is(err, ErrNotFound) {
+		if errors.Is(err, ErrNotFound) { // taken back since last was heard of: another may come
+			upTo = ts - 1
 			continue
 		} else if err != nil {
-			return last
+			return ts
 		}
 		if r.L1Inclusion.Number <= l1 {
-			found = ts
 			break
 		}
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.rewinds == rewinds {
-		m.search = verifiedSearch{l1: l1, rewinds: rewinds, upTo: last, found: found}
+	if ts <= before.upTo {
+		ts = min(ts, before.found)
 	}
-	return found
+	if upTo >= before.upTo {
+		v.memory.keep(l1, verifiedSearch{found: ts, upTo: upTo}, rewinds)
+	}
+	return ts
 }
