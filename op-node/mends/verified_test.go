@@ -166,7 +166,8 @@ func TestVerifiedMemoryConcurrent(t *testing.T) {
 	require.NoError(t, v.db.Close())
 }
 
-// Upstream's verifier gives what it gave without a memory.
+// Upstream's verifier gives what it gave without a memory, and searches from where the memory says: it
+// has no other way to answer once its database is closed.
 func TestVerifiedBlockAtL1(t *testing.T) {
 	t.Parallel()
 	const activation, first = 90, 100
@@ -179,7 +180,6 @@ func TestVerifiedBlockAtL1(t *testing.T) {
 	require.NoError(t, db.Close())
 	verifier := interop.New(log.NewLogger(log.DiscardHandler()), activation, 0, nil, dir, nil, 0, nil)
 	require.NotNil(t, verifier)
-	defer func() { require.NoError(t, verifier.Stop(context.Background())) }()
 	for range 2 { // the second time from memory
 		for l1, want := range map[uint64]uint64{0: 0, 49: 0, 50: 101, 75: 151, 99: 199, 1000: 199} {
 			for chain, number := range map[uint64]uint64{901: want, 902: want, 903: 0} {
@@ -192,6 +192,14 @@ func TestVerifiedBlockAtL1(t *testing.T) {
 					require.Equal(t, want, ts)
 				}
 			}
+		}
+	}
+	for _, open := range []bool{true, false} {
+		_, ts, err := verifier.VerifiedBlockAtL1(eth.ChainIDFromUInt64(901), eth.L1BlockRef{Number: 75, Hash: common.Hash{9}})
+		require.NoError(t, err)
+		require.EqualValues(t, 151, ts)
+		if open {
+			require.NoError(t, verifier.Stop(context.Background()))
 		}
 	}
 }
