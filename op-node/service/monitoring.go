@@ -36,10 +36,10 @@ var (
 func (sh *shared) watch(c *config.SharedSequencer, opts *Options, slot time.Duration) {
 	sh.metrics.SetFixed(metrics.Fixed{
 		Version: opts.Version, Commit: opts.Commit, Rotation: string(c.Rotation), Start: clock.SystemClock.Now(), LastFailure: sh.lastFailure(c),
-		Slot: slot, FillLead: c.FillLead, SealLead: c.SealLead, Subblocks: c.Subblocks, Peers: len(c.Agreement.Peers),
+		Slot: slot, SealLead: c.SealLead, Subblocks: c.Subblocks, Peers: len(c.Agreement.Peers),
 	})
 	s := &metrics.Sources{
-		Chains: sh.core.States, Bundles: sh.pool.Stats, Ledger: sh.ledger.Stats, History: sh.history, Failsafe: sh.executor.Failsafe,
+		Chains: sh.core.States, Bundles: sh.pool.Stats, Ledger: sh.ledger.Stats, History: sh.history, Failsafe: sh.executor.Failsafe, FillLead: sh.core.FillLead,
 		Disk: func() (free, size uint64, ok bool) { return diskSpace(c.DataDir) },
 	}
 	if sh.comet != nil {

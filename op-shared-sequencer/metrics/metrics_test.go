@@ -141,7 +141,7 @@ func TestState(t *testing.T) {
 		},
 		Bundles: func() bundlepool.Stats { return bundlepool.Stats{Pending: 4, MaxPending: 5} },
 		Ledger:  func() ledger.Stats { return ledger.Stats{Bytes: 9, Broken: true} },
-		History: fakeHistory{}, Failsafe: func() bool { return failsafe },
+		History: fakeHistory{}, Failsafe: func() bool { return failsafe }, FillLead: func() time.Duration { return 300 * time.Millisecond },
 		Agreement: func() cometbft.Status { return cometbft.Status{Running: true, Operators: set} },
 		Evidence: func() operators.EvidenceList {
 			return operators.EvidenceList{Votes: make([]operators.VoteEvidence, 2)}
@@ -152,7 +152,7 @@ func TestState(t *testing.T) {
 	for name, want := range map[string]float64{
 		"chain_ready{901}": 1, "chain_ready{902}": 0, "chain_left_out{902}": 1, "chain_hindrance{902,engine}": 1, "chain_hindrance{901,engine}": 0,
 		"chain_block_number{901,unsafe}": 10, "chain_block_timestamp_seconds{901,unsafe}": 100, "bundlepool_bundles{pending}": 4, "bundlepool_pending_limit{}": 5,
-		"ledger_bytes{}": 9, "ledger_broken{}": 1, "failsafe_enabled{}": 1, "history_behind_blocks{901}": 2, "history_complete{901}": 1, "history_complete{902}": 0,
+		"fill_lead_seconds{}": 0.3, "ledger_bytes{}": 9, "ledger_broken{}": 1, "failsafe_enabled{}": 1, "history_behind_blocks{901}": 2, "history_complete{901}": 1, "history_complete{902}": 0,
 		"history_backfill_block{901}": 5, "history_bytes{901}": 12, "operator_missed_turns{alice}": 2, "operator_shortened{alice}": 1, "evidence{votes}": 2,
 		"data_dir_free_bytes{}": 1, "start_time_seconds{}": 50, "last_failure_timestamp_seconds{}": 40, "rotation_peers_configured{}": 3,
 	} {

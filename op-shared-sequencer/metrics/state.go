@@ -25,6 +25,7 @@ type Sources struct {
 	Ledger   func() ledger.Stats
 	History  History
 	Failsafe func() bool
+	FillLead func() time.Duration
 	// Agreement and Evidence are nil when the operator is alone.
 	Agreement func() cometbft.Status
 	Evidence  func() operators.EvidenceList
@@ -40,14 +41,14 @@ type History interface {
 
 // Fixed is what does not change while the process runs.
 type Fixed struct {
-	Version, Commit    string
-	Rotation           string
-	Start              time.Time
-	LastFailure        time.Time // when the process last ended by itself; zero: never
-	Slot               time.Duration
-	FillLead, SealLead time.Duration
-	Subblocks          int
-	Peers              int // that are configured
+	Version, Commit string
+	Rotation        string
+	Start           time.Time
+	LastFailure     time.Time // when the process last ended by itself; zero: never
+	Slot            time.Duration
+	SealLead        time.Duration
+	Subblocks       int
+	Peers           int // that are configured
 }
 
 // state is gauges that are set when they are scraped.
@@ -77,7 +78,7 @@ func newState(f opmetrics.Factory) *state {
 		start:     gauge("start_time_seconds", "When the shared sequencer was started."),
 		failure:   gauge("last_failure_timestamp_seconds", "When the process last ended by itself, as the watchdog has it do; 0 if it never did. The log at its next start has the reason."),
 		slot:      gauge("slot_seconds", "The time between two slots."),
-		fillLead:  gauge("fill_lead_seconds", "How long before a slot's timestamp its blocks are filled."),
+		fillLead:  gauge("fill_lead_seconds", "How long before a slot's timestamp this operator fills its blocks: fill-lead, or more where fills take longer."),
 		sealLead:  gauge("seal_lead_seconds", "How long before a slot's timestamp its blocks are sealed."),
 		subblocks: gauge("subblocks_per_slot", "In how many parts a slot is agreed on."),
 
@@ -134,7 +135,6 @@ func (m *Metrics) SetFixed(f Fixed) {
 		s.failure.Set(float64(f.LastFailure.Unix()))
 	}
 	s.slot.Set(f.Slot.Seconds())
-	s.fillLead.Set(f.FillLead.Seconds())
 	s.sealLead.Set(f.SealLead.Seconds())
 	s.subblocks.Set(float64(f.Subblocks))
 	s.peersNamed.Set(float64(f.Peers))
@@ -161,6 +161,7 @@ func (s *state) read(src *Sources) {
 	s.ledgerOldest.Set(float64(l.Oldest))
 	s.ledgerBroken.Set(number(l.Broken))
 	s.failsafe.Set(number(src.Failsafe()))
+	s.fillLead.Set(src.FillLead().Seconds())
 	if src.Disk != nil {
 		if free, size, ok := src.Disk(); ok {
 			s.diskFree.Set(float64(free))

@@ -312,7 +312,10 @@ const overdue = 2 * time.Second
 
 // fillTime is when a slot takes plain transactions from the pools.
 func (s *Sequencer) fillTime(slot sequence.Slot) time.Time {
-	return time.Unix(int64(slot), 0).Add(-s.cfg.FillLead)
+	return time.Unix(int64(slot), 0).Add(-s.FillLead())
 }
+
+// FillLead is how long before a slot's timestamp this operator's next fill begins, if nothing is late.
+func (s *Sequencer) FillLead() time.Duration { return s.cfg.SealLead + s.pace.window() }
 
 var _ rotation.Machine = (*Sequencer)(nil)

@@ -392,6 +392,7 @@ func (s *Sequencer) fill(ctx context.Context, a *attempt, sub, before *sequence.
 	if err != nil {
 		return fmt.Errorf("building slot %d: %w", sl.time, err)
 	}
+	s.pace.filled(a.order.Fill, longestFill(s.apart(sl.interval())))
 	sub.Steps, a.results = a.order.Steps, a.order.Results
 	last := s.seals(sl, sub.Index)
 	if s.tamper != nil && last {
@@ -461,8 +462,17 @@ func (sl *slot) conclude(ctx context.Context, sub, before *sequence.Subblock, la
 // times are when a subblock is filled and cut. The last is cut SealLead before the slot's
 // timestamp, the others at even distances before.
 func (s *Sequencer) times(slot sequence.Slot, interval time.Duration, index uint64) builder.Times {
-	apart := interval / time.Duration(s.cfg.Subblocks)
+	apart := s.apart(interval)
 	left := time.Duration(s.cfg.Subblocks-1) - min(time.Duration(index), time.Duration(s.cfg.Subblocks-1))
 	cut := time.Unix(int64(slot), 0).Add(-s.cfg.SealLead - left*apart)
-	return builder.Times{Fill: cut.Add(-min(s.cfg.FillLead-s.cfg.SealLead, apart/2)), Cut: cut, MinFill: s.cfg.MinFill}
+	return builder.Times{Fill: cut.Add(-min(s.pace.window(), longestFill(apart))), Cut: cut, MinFill: s.cfg.MinFill}
 }
+
+// apart is the time between two subblocks of a slot.
+func (s *Sequencer) apart(interval time.Duration) time.Duration {
+	return interval / time.Duration(s.cfg.Subblocks)
+}
+
+// longestFill is how long before the cut a subblock may be filled: the other half of the time
+// between two is for the rest of a slot, of which followers' execution takes as long.
+func longestFill(apart time.Duration) time.Duration { return apart / 2 }

@@ -39,7 +39,8 @@ type Clock = clock.Clock
 // Config of the sequencer.
 type Config struct {
 	// FillLead and SealLead are how long before a slot's timestamp plain
-	// transactions are taken from the pools, and the blocks are sealed.
+	// transactions are taken from the pools, and the blocks are sealed. Fills begin earlier
+	// where they take longer, up to half a slot before the seal.
 	FillLead, SealLead time.Duration
 	// MinFill is how long a fill may take at least, also when the slot is late.
 	MinFill time.Duration
@@ -200,6 +201,7 @@ type Sequencer struct {
 	fatal    func(error)
 	tamper   func(ctx context.Context, slot sequence.Slot, blocks []*builder.Block)
 	rotation rotation.Rotation
+	pace     pace
 
 	chains []*chain // ascending by ID
 	byID   map[sequence.ChainID]*chain
@@ -249,6 +251,7 @@ func New(cfg Config, d Deps) (*Sequencer, error) {
 		relayer: d.Relayer, observer: d.Observer, listener: d.Listener, metrics: d.Metrics, tamper: d.Tamper,
 		byID: map[sequence.ChainID]*chain{}, settled: pollSettled,
 	}
+	s.pace.init(cfg.FillLead - cfg.SealLead)
 	s.save, s.fatal, s.run, s.keepers = d.SaveBundles, d.Fatal, d.Go, !d.NoKeepers
 	if s.run == nil {
 		s.run = func(f func()) { s.background.Go(f) }
