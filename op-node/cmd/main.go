@@ -35,6 +35,7 @@ var (
 
 func main() {
 	oplog.SetupDefaults()
+	service.KeepConnections()
 	ctx := ctxinterrupt.WithSignalWaiterMain(context.Background())
 	if err := run(ctx, os.Args); err != nil {
 		fmt.Fprintln(os.Stderr, "op-node:", oneLine(err))

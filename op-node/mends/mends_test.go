@@ -174,11 +174,17 @@ func (s *scene) supervised(tb testing.TB, authority rollup.SuperAuthority) (*ope
 	return c, count
 }
 
-// take gives the controller a block, as its sequencer does.
-func (s *scene) take(tb testing.TB, c *opengine.EngineController, payload *eth.ExecutionPayloadEnvelope) {
+func (s *scene) ref(tb testing.TB, payload *eth.ExecutionPayloadEnvelope) eth.L2BlockRef {
 	tb.Helper()
 	ref, err := derive.PayloadToBlockRef(s.chain.Rollup, payload.ExecutionPayload)
 	require.NoError(tb, err)
+	return ref
+}
+
+// take gives the controller a block, as its sequencer does.
+func (s *scene) take(tb testing.TB, c *opengine.EngineController, payload *eth.ExecutionPayloadEnvelope) {
+	tb.Helper()
+	ref := s.ref(tb, payload)
 	require.NoError(tb, c.ProcessPayload(context.Background(), payload, ref, time.Now()))
 	require.Equal(tb, ref, c.UnsafeL2HeadLocked())
 	require.Equal(tb, ref.Hash, s.head(tb).Hash)
@@ -204,10 +210,8 @@ func TestAnswerStored(t *testing.T) {
 	payload := s.stored(t, s.head(t), s.transfers(2, 3))
 	payload.ExecutionPayload.BlockHash = common.Hash{1}
 	stored = payload.ExecutionPayload
-	ref, err := derive.PayloadToBlockRef(s.chain.Rollup, payload.ExecutionPayload)
-	require.NoError(t, err)
 	before := s.head(t)
-	require.NoError(t, c.ProcessPayload(context.Background(), payload, ref, time.Now()), "upstream asks again with the next block")
+	require.NoError(t, c.ProcessPayload(context.Background(), payload, s.ref(t, payload), time.Now()), "upstream asks again with the next block")
 	require.Equal(t, before, s.head(t))
 }
 
@@ -229,7 +233,7 @@ func (v verified) FinalizedL2Head(ctx context.Context) (rollup.VerifierHead, boo
 
 func (verified) IsDenied(uint64, common.Hash) (bool, error) { return false, nil }
 
-// Whether the safe head is canonical is asked of the engine once, and again after each forkchoice update.
+// Whether the safe head is canonical is asked of the engine once, and again when the chain may have changed.
 func TestRememberCanonical(t *testing.T) {
 	s := newScene(t, 2)
 	safe := s.head(t).ID()
@@ -244,17 +248,37 @@ func TestRememberCanonical(t *testing.T) {
 	}
 	require.Equal(t, 5, asked(5), "by upstream")
 	now := time.Unix(1000, 0)
+	c.AnswerStored(func(*eth.ExecutionPayload) bool { return true }) // in this order, as the sequencer does
 	c.RememberCanonical(func() time.Time { return now })
 	require.Equal(t, 1, asked(5))
 	require.Zero(t, asked(5))
-	before := count.byNumber
+	with := func(f func()) int {
+		before := count.byNumber
+		f()
+		asked(5)
+		return count.byNumber - before
+	}
 	finalized = 0
-	s.take(t, c, s.stored(t, s.head(t), s.transfers(2, 0)))
+	genesis := s.head(t)
+	require.Equal(t, 1, with(func() { s.take(t, c, s.stored(t, genesis, s.transfers(2, 0))) }), "what was the head before is not known")
 	require.Equal(t, 6, finalized, "by upstream, for one block: why VerifiedDB remembers results")
-	asked(1)
-	require.Equal(t, before+1, count.byNumber, "the head has changed")
-	now = now.Add(time.Second)
+	require.Zero(t, with(func() { s.take(t, c, s.stored(t, s.head(t), s.transfers(2, 1))) }), "a block on top changes nothing below")
+	now = now.Add(5 * time.Second)
 	require.Equal(t, 1, asked(5), "the engine may have lost it")
+	now = now.Add(time.Second)
+	require.Zero(t, asked(5))
+
+	other := s.stored(t, genesis, s.transfers(1, 0))
+	parent, err := s.client.L2BlockRefByHash(context.Background(), genesis.Hash)
+	require.NoError(t, err)
+	c.SetUnsafeHead(parent) // upstream takes a block on top of its head alone
+	require.Equal(t, 1, with(func() { s.take(t, c, other) }), "another chain")
+	lost := s.stored(t, s.head(t), s.transfers(1, 1))
+	require.Zero(t, asked(5))
+	lost.ExecutionPayload.BlockHash = common.Hash{1}
+	require.Equal(t, 1, with(func() {
+		require.NoError(t, c.ProcessPayload(context.Background(), lost, s.ref(t, lost), now))
+	}), "an engine that has lost one block may have lost others")
 }
 
 const blockTxs = 1000

@@ -22,6 +22,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	opservice "github.com/ethereum-optimism/optimism/op-service"
+
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-node/service"
 )
 
 // Set by the linker.
@@ -32,6 +34,7 @@ var (
 )
 
 func main() {
+	service.KeepConnections()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// A second signal ends the process at once.
 	context.AfterFunc(ctx, stop)

@@ -5,42 +5,67 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ethereum/go-ethereum/common"
+
 	"github.com/ethereum-optimism/optimism/op-service/eth"
 )
 
-// RememberCanonical has a block that was asked for by number remembered until the next forkchoice
-// update, and for a second at most: SafeL2Head asks for the same one several times for each block.
-// Others move the engine's chain without the controller hearing of it: an engine that loses blocks in
-// a crash, who mends it then, a supernode that rewinds. For them there is the second. To be called
-// before the driver starts.
+// RememberCanonical has a block that was asked for by number remembered for as long as forkchoice
+// updates put blocks on top of it, and for rememberFor at most: SafeL2Head asks for the same one
+// several times for each block. Others move the engine's chain without the controller hearing of it:
+// an engine that loses blocks in a crash, who mends it then, a supernode that rewinds. The next
+// forkchoice update moves it back or fails; for the time until then there is the limit. To be called before
+// the driver starts.
 func (e *EngineController) RememberCanonical(now func() time.Time) {
 	e.engine = &canonicalRefs{ExecEngine: e.engine, clock: now}
 }
 
-const rememberFor = time.Second
+const rememberFor = 5 * time.Second
 
 type canonicalRefs struct {
 	ExecEngine
 
 	clock func() time.Time
 
-	mu    sync.Mutex
-	chain uint64 // changes when a forkchoice update begins, and when it ends
-	ref   eth.L2BlockRef
-	until time.Time
+	mu           sync.Mutex
+	head         common.Hash // of the last forkchoice update that was valid; zero after one that was not
+	next, parent common.Hash // of the last payload
+	chain        uint64      // changes when the chain may have become another one
+	ref          eth.L2BlockRef
+	until        time.Time
 }
 
-func (c *canonicalRefs) forget() {
+func (c *canonicalRefs) NewPayload(ctx context.Context, payload *eth.ExecutionPayload, parentBeaconBlockRoot *common.Hash) (*eth.PayloadStatusV1, error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.chain++
-	c.until = time.Time{}
+	c.next, c.parent = payload.BlockHash, payload.ParentHash
+	c.mu.Unlock()
+	return c.ExecEngine.NewPayload(ctx, payload, parentBeaconBlockRoot)
 }
 
 func (c *canonicalRefs) ForkchoiceUpdate(ctx context.Context, state *eth.ForkchoiceState, attr *eth.PayloadAttributes) (*eth.ForkchoiceUpdatedResult, error) {
-	c.forget()
-	defer c.forget()
-	return c.ExecEngine.ForkchoiceUpdate(ctx, state, attr)
+	c.mu.Lock()
+	onTop := c.head != common.Hash{} && (state.HeadBlockHash == c.head || state.HeadBlockHash == c.next && c.parent == c.head)
+	if !onTop {
+		c.forget()
+	}
+	c.mu.Unlock()
+	res, err := c.ExecEngine.ForkchoiceUpdate(ctx, state, attr)
+	valid := err == nil && res.PayloadStatus.Status == eth.ExecutionValid
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !onTop || !valid {
+		c.forget()
+	}
+	if valid {
+		c.head = state.HeadBlockHash
+	}
+	return res, err
+}
+
+// forget is called with mu held.
+func (c *canonicalRefs) forget() {
+	c.chain++
+	c.head, c.until = common.Hash{}, time.Time{}
 }
 
 func (c *canonicalRefs) L2BlockRefByNumber(ctx context.Context, num uint64) (eth.L2BlockRef, error) {
