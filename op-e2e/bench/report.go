@@ -79,12 +79,14 @@ type Saturation struct {
 	// GasPerSecond is that of all chains together; GasPerCPU the gas for a second of processor
 	// time of sequencer and engines; CPUPerMgas its inverse, in seconds for a million gas;
 	// Missed the slots of a chain that have no block at the end of a round; Fullness the gas used
-	// of the gas limit, 0 to 1.
+	// of the gas limit, 0 to 1, and Footprint the DA footprint of it: the block's data weighed as gas,
+	// which has the same limit (Jovian).
 	GasPerSecond Pair `json:"gasPerSecond"`
 	GasPerCPU    Pair `json:"gasPerCPUSecond"`
 	CPUPerMgas   Pair `json:"cpuSecondsPerMgas"`
 	Missed       Pair `json:"slotsMissed"`
 	Fullness     Pair `json:"fullness"`
+	Footprint    Pair `json:"footprint"`
 	Transactions Pair `json:"transactionsPerSecond"`
 	// Waiting is the least that was seen to wait in a pool, in blocks' worth: below 1 the chains may
 	// have taken more than was offered.

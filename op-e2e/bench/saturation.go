@@ -74,9 +74,10 @@ func (c *Config) saturate(ctx context.Context, s *system, senders []*sender, w w
 	out.CPUPerMgas.add(s.name, cpu/(got.gas/1e6))
 	out.Missed.add(s.name, got.missed)
 	out.Fullness.add(s.name, got.gas/got.gasLimit)
+	out.Footprint.add(s.name, got.dataGas/got.gasLimit)
 	out.Transactions.add(s.name, got.txs/got.took.Seconds())
-	fmt.Fprintf(c.Out, "  %-5s %-9s %6.1f Mgas/s  %6.1f Mgas per CPU second  %5.0f tx/s  %.0f %% full  %.1f missed  %.1f blocks wait\n", s.name, w.name,
-		got.gas/got.took.Seconds()/1e6, got.gas/cpu/1e6, got.txs/got.took.Seconds(), 100*got.gas/got.gasLimit, got.missed, waiting)
+	fmt.Fprintf(c.Out, "  %-5s %-9s %6.1f Mgas/s  %6.1f Mgas per CPU second  %5.0f tx/s  %.0f %% full  %.0f %% of the data  %.1f missed  %.1f blocks wait\n", s.name, w.name,
+		got.gas/got.took.Seconds()/1e6, got.gas/cpu/1e6, got.txs/got.took.Seconds(), 100*got.gas/got.gasLimit, 100*got.dataGas/got.gasLimit, got.missed, waiting)
 	if err := s.drain(ctx); err != nil {
 		return err
 	}

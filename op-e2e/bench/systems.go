@@ -371,6 +371,7 @@ type window struct {
 	missed   float64 // slots by which the chains fell behind, the mean over all
 	gas      float64
 	gasLimit float64
+	dataGas  float64 // the DA footprint
 	txs      float64
 }
 
@@ -420,6 +421,9 @@ func (s *system) during(ctx context.Context, f func(ctx context.Context) error) 
 			w.blocks[chain] = append(w.blocks[chain], b)
 			w.gas += float64(b.GasUsed())
 			w.gasLimit += float64(b.GasLimit())
+			if footprint := b.BlobGasUsed(); footprint != nil { // the field's use since Jovian
+				w.dataGas += float64(*footprint)
+			}
 			w.txs += float64(len(b.Transactions()) - 1) // L1 attributes
 		}
 	}

@@ -86,7 +86,7 @@ type SharedSequencer struct {
 	// ChainGrace is how long the set waits for a chain that is not ready.
 	ChainGrace time.Duration
 	// FillLead and SealLead are the times before a slot's timestamp at which its
-	// blocks are filled from the pools, at least, and sealed.
+	// blocks are filled from the pools, unless that takes longer, and sealed.
 	FillLead, SealLead time.Duration
 	// Subblocks is in how many parts a slot is agreed on.
 	Subblocks int

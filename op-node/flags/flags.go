@@ -187,7 +187,7 @@ var (
 	}
 	FillLead = &cli.DurationFlag{
 		Name:     "shared-sequencer.fill-lead",
-		Usage:    "How long before a slot's timestamp its blocks are filled from the transaction pools, at least: fills begin earlier where they take long, up to half a slot before the seal.",
+		Usage:    "How long before a slot's timestamp its blocks are filled from the transaction pools; earlier where fills take longer, up to half the time between subblocks before the seal.",
 		EnvVars:  env("FILL_LEAD"),
 		Value:    sequencer.DefaultConfig().FillLead,
 		Category: Category,

@@ -263,7 +263,7 @@ func TestRememberCanonical(t *testing.T) {
 	require.Equal(t, 1, with(func() { s.take(t, c, s.stored(t, genesis, s.transfers(2, 0))) }), "what was the head before is not known")
 	require.Equal(t, 6, finalized, "by upstream, for one block: why VerifiedDB remembers results")
 	require.Zero(t, with(func() { s.take(t, c, s.stored(t, s.head(t), s.transfers(2, 1))) }), "a block on top changes nothing below")
-	now = now.Add(5 * time.Second)
+	now = now.Add(2 * time.Second)
 	require.Equal(t, 1, asked(5), "the engine may have lost it")
 	now = now.Add(time.Second)
 	require.Zero(t, asked(5))
@@ -279,6 +279,41 @@ func TestRememberCanonical(t *testing.T) {
 	require.Equal(t, 1, with(func() {
 		require.NoError(t, c.ProcessPayload(context.Background(), lost, s.ref(t, lost), now))
 	}), "an engine that has lost one block may have lost others")
+}
+
+// anchored is a supernode whose safe head is the block of a time.
+type anchored struct {
+	verified
+	time uint64
+}
+
+func (a anchored) FullyVerifiedL2Head(context.Context) (rollup.VerifierHead, bool) {
+	return rollup.VerifierHead{Source: rollup.VerifierHeadAnchor, Timestamp: a.time}, true
+}
+
+// An engine whose head is set to a block in its chain has those above still: what was read of them does not
+// outlive a block that takes their place.
+func TestRememberCanonicalAbove(t *testing.T) {
+	s := newScene(t, 2)
+	genesis := s.head(t)
+	one := s.block(t, genesis, s.transfers(2, 0))
+	other := s.stored(t, genesis, s.transfers(1, 0))
+	c, count := s.supervised(t, anchored{verified{block: genesis.ID(), asked: new(int)}, s.chain.Rollup.TimestampForBlock(one.Number)})
+	parent, err := s.client.L2BlockRefByHash(context.Background(), genesis.Hash)
+	require.NoError(t, err)
+	c.SetUnsafeHead(parent)
+	c.SetLocalSafeHead(parent)
+	c.SetFinalizedHead(parent)
+	c.RememberCanonical(func() time.Time { return time.Unix(1000, 0) })
+	c.TryUpdateEngine(context.Background()) // derivation begins a block on genesis
+	require.Equal(t, one.Hash, s.head(t).Hash, "it is in the engine's chain")
+	c.SafeL2Head()
+	before := count.byNumber
+	c.SafeL2Head()
+	require.Equal(t, before, count.byNumber, "the block above is remembered")
+	s.take(t, c, other)
+	c.SafeL2Head()
+	require.Greater(t, count.byNumber, before, "and is another one now")
 }
 
 const blockTxs = 1000

@@ -130,8 +130,9 @@ func New(bundles Bundles, standing Standing, relayer Relayer, policy relay.Polic
 
 // Times are when the parts of a slot's construction happen.
 type Times struct {
-	Fill time.Time // plain transactions are taken from the pools; bundles run before and after
-	Cut  time.Time // nothing is added any more
+	Fill time.Time     // plain transactions are taken from the pools; bundles run before and after
+	Cut  time.Time     // nothing is added any more
+	Rest time.Duration // of the time until the cut, for relays and bundles after the fill
 	// MinFill is how long a fill may take at least, also when the slot is late.
 	MinFill time.Duration
 }
@@ -362,7 +363,7 @@ func (r *run) fill(ctx context.Context) error {
 	r.order.FillBegan = start
 	r.order.Fills = make([]Filled, len(r.list))
 	defer func() { r.order.Fill += r.clock.Since(start) }()
-	budget := max(r.times.Cut.Sub(start)*2/3, r.times.MinFill)
+	budget := max(r.times.Cut.Sub(start)-r.times.Rest, r.times.MinFill)
 	filled := make([]*filled, len(r.list))
 	if err := r.each(func(i int, b *Block) (err error) {
 		filled[i], err = r.fillBlock(ctx, b, engine.FillOptions{MaxTime: budget, Skip: r.bundles.Reserved(b.Chain, r.slot), Interop: !r.failsafe(), Order: r.fills})

@@ -171,7 +171,7 @@ func (w *world) build(ctx context.Context, bundles builder.Bundles, clk clock.Cl
 }
 
 func slotTimes(now time.Time) builder.Times {
-	return builder.Times{Fill: now.Add(700 * time.Millisecond), Cut: now.Add(900 * time.Millisecond), MinFill: 50 * time.Millisecond}
+	return builder.Times{Fill: now.Add(700 * time.Millisecond), Cut: now.Add(900 * time.Millisecond), Rest: 67 * time.Millisecond, MinFill: 50 * time.Millisecond}
 }
 
 func (w *world) builder(bundles builder.Bundles, clk clock.Clock) *builder.Builder {

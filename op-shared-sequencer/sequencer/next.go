@@ -310,9 +310,10 @@ func (s *Sequencer) due(slot sequence.Slot) bool {
 // overdue is how late a slot may be and still be built before those of chains that are further behind.
 const overdue = 2 * time.Second
 
-// fillTime is when a slot takes plain transactions from the pools.
+// fillTime is when a slot takes plain transactions from the pools at the latest: until then
+// chains that are behind may build, also where fills begin earlier.
 func (s *Sequencer) fillTime(slot sequence.Slot) time.Time {
-	return time.Unix(int64(slot), 0).Add(-s.FillLead())
+	return time.Unix(int64(slot), 0).Add(-s.cfg.FillLead)
 }
 
 // FillLead is how long before a slot's timestamp this operator's next fill begins, if nothing is late.

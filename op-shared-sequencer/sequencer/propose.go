@@ -392,7 +392,6 @@ func (s *Sequencer) fill(ctx context.Context, a *attempt, sub, before *sequence.
 	if err != nil {
 		return fmt.Errorf("building slot %d: %w", sl.time, err)
 	}
-	s.pace.filled(a.order.Fill, longestFill(s.apart(sl.interval())))
 	sub.Steps, a.results = a.order.Steps, a.order.Results
 	last := s.seals(sl, sub.Index)
 	if s.tamper != nil && last {
@@ -465,7 +464,8 @@ func (s *Sequencer) times(slot sequence.Slot, interval time.Duration, index uint
 	apart := s.apart(interval)
 	left := time.Duration(s.cfg.Subblocks-1) - min(time.Duration(index), time.Duration(s.cfg.Subblocks-1))
 	cut := time.Unix(int64(slot), 0).Add(-s.cfg.SealLead - left*apart)
-	return builder.Times{Fill: cut.Add(-min(s.pace.window(), longestFill(apart))), Cut: cut, MinFill: s.cfg.MinFill}
+	longest := longestFill(apart)
+	return builder.Times{Fill: cut.Add(-min(s.pace.window(), longest)), Rest: min(s.pace.rest(), longest/3), Cut: cut, MinFill: s.cfg.MinFill}
 }
 
 // apart is the time between two subblocks of a slot.

@@ -40,7 +40,7 @@ type Clock = clock.Clock
 type Config struct {
 	// FillLead and SealLead are how long before a slot's timestamp plain
 	// transactions are taken from the pools, and the blocks are sealed. Fills begin earlier
-	// where they take longer, up to half a slot before the seal.
+	// where they take longer, up to half the time between subblocks before the seal (pace).
 	FillLead, SealLead time.Duration
 	// MinFill is how long a fill may take at least, also when the slot is late.
 	MinFill time.Duration

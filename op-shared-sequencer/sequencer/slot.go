@@ -350,6 +350,9 @@ type ran struct {
 
 // undo takes the attempt back.
 func (a *attempt) undo() {
+	if a.order != nil {
+		a.slot.s.pace.lost()
+	}
 	if a.fresh {
 		a.slot.discard()
 		return
@@ -393,6 +396,7 @@ func (a *attempt) keep() {
 	sl := a.slot
 	sl.agreed = append(sl.agreed, a.sub)
 	if a.order != nil {
+		sl.s.pace.filled(a.order.Fill, longestFill(sl.s.apart(sl.interval())))
 		sl.report.Fill += a.order.Fill
 		sl.report.Bundles += a.order.Bundled
 		sl.report.Relays += a.order.Relays

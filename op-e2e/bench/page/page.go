@@ -164,7 +164,7 @@ func (p *page) compare(figures []figure) {
 
 func writeSaturation(p *page, r *Report) {
 	p.text("Transactions are offered as fast as pools take them: where blocks are not full and little waits in the pools, what is measured "+
-		"is all that a node does for a transaction, from its RPC on. Where blocks are full, gas a second is the gas limit's, and only its cost says something. "+
+		"is all that a node does for a transaction, from its RPC on. Where blocks are full, of gas or of data (the DA footprint is a block's data weighed as gas, with the same limit: Jovian), gas a second is the limit's, and only its cost says something. "+
 		"CPU is processor time of sequencer and engines. %s.", saturationSettings(r.Saturation))
 	rows := [][]string{}
 	for _, s := range r.Saturation {
@@ -174,6 +174,7 @@ func writeSaturation(p *page, r *Report) {
 			{"CPU for a million gas, s", s.CPUPerMgas},
 			{"Transactions/s", s.Transactions},
 			{"Gas used of the limit, %", s.Fullness.in(percent)},
+			{"DA footprint of the limit, %", s.Footprint.in(percent)},
 			{"Slots of a chain without a block", s.Missed},
 			{"Least that waited in a pool, blocks", s.Waiting},
 		} {

@@ -52,6 +52,7 @@ type Saturation struct {
 	CPUPerMgas   Pair   `json:"cpuSecondsPerMgas"`
 	Missed       Pair   `json:"slotsMissed"`
 	Fullness     Pair   `json:"fullness"`
+	Footprint    Pair   `json:"footprint"`
 	Transactions Pair   `json:"transactionsPerSecond"`
 	Waiting      Pair   `json:"leastWaitingBlocks"`
 }

@@ -13,38 +13,45 @@ import (
 // RememberCanonical has a block that was asked for by number remembered for as long as forkchoice
 // updates put blocks on top of it, and for rememberFor at most: SafeL2Head asks for the same one
 // several times for each block. Others move the engine's chain without the controller hearing of it:
-// an engine that loses blocks in a crash, who mends it then, a supernode that rewinds. The next
-// forkchoice update moves it back or fails; for the time until then there is the limit. To be called before
-// the driver starts.
+// an engine that loses blocks in a crash, who mends it then, a supernode that rewinds. For what was
+// read meanwhile there is the limit. To be called before the driver starts.
 func (e *EngineController) RememberCanonical(now func() time.Time) {
 	e.engine = &canonicalRefs{ExecEngine: e.engine, clock: now}
 }
 
-const rememberFor = 5 * time.Second
+const rememberFor = 2 * time.Second
 
 type canonicalRefs struct {
 	ExecEngine
 
 	clock func() time.Time
 
-	mu           sync.Mutex
-	head         common.Hash // of the last forkchoice update that was valid; zero after one that was not
-	next, parent common.Hash // of the last payload
-	chain        uint64      // changes when the chain may have become another one
-	ref          eth.L2BlockRef
-	until        time.Time
+	mu    sync.Mutex
+	head  common.Hash // of the last forkchoice update that was valid; zero after one that was not
+	next  child       // the last payload that was valid
+	chain uint64      // changes when the chain may have become another one
+	ref   eth.L2BlockRef
+	until time.Time
+}
+
+type child struct {
+	hash, parent common.Hash
+	number       uint64
 }
 
 func (c *canonicalRefs) NewPayload(ctx context.Context, payload *eth.ExecutionPayload, parentBeaconBlockRoot *common.Hash) (*eth.PayloadStatusV1, error) {
-	c.mu.Lock()
-	c.next, c.parent = payload.BlockHash, payload.ParentHash
-	c.mu.Unlock()
-	return c.ExecEngine.NewPayload(ctx, payload, parentBeaconBlockRoot)
+	status, err := c.ExecEngine.NewPayload(ctx, payload, parentBeaconBlockRoot)
+	if err == nil && status.Status == eth.ExecutionValid {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.next = child{payload.BlockHash, payload.ParentHash, uint64(payload.BlockNumber)}
+	}
+	return status, err
 }
 
 func (c *canonicalRefs) ForkchoiceUpdate(ctx context.Context, state *eth.ForkchoiceState, attr *eth.PayloadAttributes) (*eth.ForkchoiceUpdatedResult, error) {
 	c.mu.Lock()
-	onTop := c.head != common.Hash{} && (state.HeadBlockHash == c.head || state.HeadBlockHash == c.next && c.parent == c.head)
+	onTop := c.extends(state.HeadBlockHash)
 	if !onTop {
 		c.forget()
 	}
@@ -60,6 +67,15 @@ func (c *canonicalRefs) ForkchoiceUpdate(ctx context.Context, state *eth.Forkcho
 		c.head = state.HeadBlockHash
 	}
 	return res, err
+}
+
+// extends says whether an update to the head leaves what is remembered canonical. The engine may have
+// blocks above the head of the last update, which a block on top of that replaces. Called with mu held.
+func (c *canonicalRefs) extends(head common.Hash) bool {
+	if c.head == (common.Hash{}) {
+		return false
+	}
+	return head == c.head || head == c.next.hash && c.next.parent == c.head && c.ref.Number < c.next.number
 }
 
 // forget is called with mu held.
