@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"slices"
@@ -82,8 +83,9 @@ func newCluster(t *testing.T, n, members int, options ...func(*cluster)) *cluste
 	for _, o := range options {
 		o(c)
 	}
+	addresses := freeAddresses(t, n)
 	for i := range n {
-		o := &operator{cluster: c, name: fmt.Sprintf("op%d", i), dir: t.TempDir(), addr: freeAddress(t), ledger: &memLedger{}}
+		o := &operator{cluster: c, name: fmt.Sprintf("op%d", i), dir: t.TempDir(), addr: addresses[i], ledger: &memLedger{}}
 		o.key, _ = crypto.GenerateKey()
 		var err error
 		o.keys, err = InitKeys(o.dir)
@@ -103,11 +105,22 @@ func newCluster(t *testing.T, n, members int, options ...func(*cluster)) *cluste
 	return c
 }
 
-func freeAddress(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
+// freeAddresses have ports below those that the kernel gives to connections, of which the first
+// operators of a cluster make many before the last one listens.
+func freeAddresses(t *testing.T, n int) (out []string) {
+	for range 100 * n {
+		if len(out) == n {
+			return out
+		}
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000)))
+		if err != nil {
+			continue
+		}
+		defer l.Close() // when all have one, so that no two have the same
+		out = append(out, l.Addr().String())
+	}
+	t.Fatal("no free ports from 20000 to 31999")
+	return nil
 }
 
 // start opens and starts an operator's rotation.
