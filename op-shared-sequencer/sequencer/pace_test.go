@@ -114,7 +114,7 @@ func TestLongFillsBeginEarlier(t *testing.T) {
 		at, full = look()
 		require.True(t, full)
 		require.Equal(t, w.seq.FillLead(), at)
-		require.Less(t, at, w.cfg.SealLead+longestFill(time.Second))
+		require.Less(t, at, w.cfg.SealLead+w.seq.longestFill(time.Second))
 
 		wants(5 * time.Second) // no end
 		w.run(10 * time.Second)

@@ -464,7 +464,7 @@ func (s *Sequencer) times(slot sequence.Slot, interval time.Duration, index uint
 	apart := s.apart(interval)
 	left := time.Duration(s.cfg.Subblocks-1) - min(time.Duration(index), time.Duration(s.cfg.Subblocks-1))
 	cut := time.Unix(int64(slot), 0).Add(-s.cfg.SealLead - left*apart)
-	longest := longestFill(apart)
+	longest := s.longestFill(interval)
 	return builder.Times{Fill: cut.Add(-min(s.pace.window(), longest)), Rest: min(s.pace.rest(), longest/3), Cut: cut, MinFill: s.cfg.MinFill}
 }
 
@@ -475,4 +475,4 @@ func (s *Sequencer) apart(interval time.Duration) time.Duration {
 
 // longestFill is how long before the cut a subblock may be filled: the other half of the time
 // between two is for the rest of a slot, of which followers' execution takes as long.
-func longestFill(apart time.Duration) time.Duration { return apart / 2 }
+func (s *Sequencer) longestFill(interval time.Duration) time.Duration { return s.apart(interval) / 2 }

@@ -396,7 +396,7 @@ func (a *attempt) keep() {
 	sl := a.slot
 	sl.agreed = append(sl.agreed, a.sub)
 	if a.order != nil {
-		sl.s.pace.filled(a.order.Fill, longestFill(sl.s.apart(sl.interval())))
+		sl.s.pace.filled(a.order.Fill, sl.s.longestFill(sl.interval()))
 		sl.report.Fill += a.order.Fill
 		sl.report.Bundles += a.order.Bundled
 		sl.report.Relays += a.order.Relays
