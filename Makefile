@@ -80,7 +80,7 @@ docs: upstream ## write docs/metrics.md from the metrics that are registered
 
 .PHONY: test-op-geth
 test-op-geth: upstream ## our tests of the patched op-geth
-	cd $(GETH_TREE) && GOWORK=off $(GO) test -race -run '^(TestSession|TestPublish|TestSavepoint|TestInsertSealed|TestKarst|TestReaddedLayer|FuzzSavepoint)' ./core/state ./core/vm ./eth/catalyst ./triedb/pathdb ./eth/downloader
+	cd $(GETH_TREE) && GOWORK=off $(GO) test -race -run '^(TestSession|TestPublish|TestSavepoint|TestInsertSealed|TestKarst|TestReaddedLayer|TestNodeFilter|FuzzSavepoint)' ./core/state ./core/vm ./eth/catalyst ./triedb/pathdb ./eth/downloader
 
 .PHONY: test-sdk
 test-sdk: contracts bin/devnet ## tests of the TypeScript SDK, with a real devnet

@@ -18,6 +18,7 @@ package state
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/ethereum/go-ethereum/common"
 	"github.com/ethereum/go-ethereum/core/types"
@@ -43,6 +44,8 @@ var (
 // undoFrame is one open savepoint.
 type undoFrame struct {
 	accounts map[common.Address]*accountUndo
+	last     *accountUndo // the one asked for last: changes come in runs on one account
+	lastAddr common.Address
 	logTxs   []common.Hash // transactions that logged in this frame
 	logSize  uint
 	thash    common.Hash
@@ -60,11 +63,13 @@ type accountUndo struct {
 
 	destructed bool // it was in stateObjectsDestruct
 	mutation   *mutation
-	slots      map[common.Hash]slotUndo
+	slots      [][]slotUndo // in the order of the changes, in pieces that do not move; a slot can be there more than once
 }
 
-// slotUndo is a slot in the two areas that live longer than a transaction.
+// slotUndo is a slot in the two areas that live longer than a transaction, as it was
+// before one of them changed it.
 type slotUndo struct {
+	key                        common.Hash
 	pending, uncommitted       common.Hash
 	hasPending, hasUncommitted bool
 }
@@ -145,7 +150,7 @@ func (s *StateDB) noteEntry(entry journalEntry) {
 	if !dirty {
 		return
 	}
-	if _, ok := f.accounts[addr]; ok {
+	if f.account(addr) != nil {
 		return
 	}
 	u := new(accountUndo)
@@ -160,25 +165,38 @@ func (s *StateDB) noteEntry(entry journalEntry) {
 	f.accounts[addr] = u
 }
 
+// account is what is kept of an account, nil if it has not changed in the frame.
+func (f *undoFrame) account(addr common.Address) *accountUndo {
+	if f.last != nil && f.lastAddr == addr {
+		return f.last
+	}
+	u := f.accounts[addr]
+	if u != nil {
+		f.last, f.lastAddr = u, addr
+	}
+	return u
+}
+
 // noteSlot is called by stateObject.finalise before it moves a dirty slot on.
 func (s *StateDB) noteSlot(obj *stateObject, key common.Hash) {
 	if len(s.savepoints) == 0 {
 		return
 	}
-	u := s.savepoints[len(s.savepoints)-1].accounts[obj.address]
+	u := s.savepoints[len(s.savepoints)-1].account(obj.address)
 	if u == nil || u.obj != obj {
 		return // the object is younger than the savepoint: a rollback drops it whole
 	}
-	if _, ok := u.slots[key]; ok {
-		return
-	}
-	if u.slots == nil {
-		u.slots = make(map[common.Hash]slotUndo)
-	}
-	var su slotUndo
+	// Noted with every transaction that changes it, not only the first: a block has gas for some
+	// ten thousands, and to look each up costs more than to keep it.
+	su := slotUndo{key: key}
 	su.pending, su.hasPending = obj.pendingStorage[key]
 	su.uncommitted, su.hasUncommitted = obj.uncommittedStorage[key]
-	u.slots[key] = su
+	n := len(u.slots)
+	if n == 0 || len(u.slots[n-1]) == cap(u.slots[n-1]) {
+		u.slots = append(u.slots, make([]slotUndo, 0, 4<<min(n, 6)))
+		n++
+	}
+	u.slots[n-1] = append(u.slots[n-1], su)
 }
 
 func (s *StateDB) undo(f *undoFrame) {
@@ -207,16 +225,18 @@ func (s *StateDB) undo(f *undoFrame) {
 func (u *accountUndo) restore() {
 	o := u.obj
 	o.data, o.code, o.dirtyCode, o.selfDestructed, o.newContract = u.data, u.code, u.dirtyCode, u.selfDestructed, false
-	for key, su := range u.slots {
-		if su.hasPending {
-			o.pendingStorage[key] = su.pending
-		} else {
-			delete(o.pendingStorage, key)
-		}
-		if su.hasUncommitted {
-			o.uncommittedStorage[key] = su.uncommitted
-		} else {
-			delete(o.uncommittedStorage, key)
+	for _, piece := range slices.Backward(u.slots) {
+		for _, su := range slices.Backward(piece) { // the first change of a slot has the last word
+			if su.hasPending {
+				o.pendingStorage[su.key] = su.pending
+			} else {
+				delete(o.pendingStorage, su.key)
+			}
+			if su.hasUncommitted {
+				o.uncommittedStorage[su.key] = su.uncommitted
+			} else {
+				delete(o.uncommittedStorage, su.key)
+			}
 		}
 	}
 	// An object that was deleted in the frame left without finalise: its last
@@ -227,7 +247,7 @@ func (u *accountUndo) restore() {
 }
 
 // absorb takes over the pre-images of the frame after f. Where f has its own, that
-// is the older one and stays.
+// is the older one and stays: slots are undone from the end.
 func (f *undoFrame) absorb(later *undoFrame) {
 	f.logTxs = append(f.logTxs, later.logTxs...)
 	for addr, lu := range later.accounts {
@@ -239,14 +259,6 @@ func (f *undoFrame) absorb(later *undoFrame) {
 		if u.obj == nil || u.obj != lu.obj {
 			continue // an object made after f: f drops it whole
 		}
-		for key, su := range lu.slots {
-			if _, ok := u.slots[key]; ok {
-				continue
-			}
-			if u.slots == nil {
-				u.slots = make(map[common.Hash]slotUndo)
-			}
-			u.slots[key] = su
-		}
+		u.slots = append(u.slots, lu.slots...)
 	}
 }

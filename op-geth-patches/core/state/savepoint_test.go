@@ -320,3 +320,33 @@ func BenchmarkSavepoint(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkSavepointSlots shows what an open savepoint adds to a block that is full of
+// new slots: 66 transactions that write 40 each.
+func BenchmarkSavepointSlots(b *testing.B) {
+	for _, open := range []bool{false, true} {
+		b.Run(fmt.Sprintf("open=%t", open), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				s, err := New(types.EmptyRootHash, NewDatabaseForTesting())
+				if err != nil {
+					b.Fatal(err)
+				}
+				s.SetNonce(savepointAddrs[0], 1, tracing.NonceChangeUnspecified)
+				s.Finalise(true)
+				if open {
+					if _, err := s.PushSavepoint(); err != nil {
+						b.Fatal(err)
+					}
+				}
+				for slot := range 66 * 40 {
+					key := common.BigToHash(uint256.NewInt(uint64(slot + 1)).ToBig())
+					s.SetState(savepointAddrs[0], key, key)
+					if slot%40 == 39 {
+						s.Finalise(true)
+					}
+				}
+			}
+		})
+	}
+}

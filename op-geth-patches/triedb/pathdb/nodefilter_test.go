@@ -1,0 +1,210 @@
+// Copyright 2026 The op-shared-sequencer Authors
+// This file is an addition to the go-ethereum library.
+//
+// It is free software: you can redistribute it and/or modify it under the terms
+// of the GNU Lesser General Public License as published by the Free Software
+// Foundation, either version 3 of the License, or (at your option) any later
+// version.
+//
+// It is distributed in the hope that it will be useful, but WITHOUT ANY WARRANTY;
+// without even the implied warranty of MERCHANTABILITY or FITNESS FOR A
+// PARTICULAR PURPOSE. See the GNU Lesser General Public License for more details.
+//
+// You should have received a copy of the GNU Lesser General Public License along
+// with the go-ethereum library. If not, see <http://www.gnu.org/licenses/>.
+
+package pathdb
+
+import (
+	"bytes"
+	"errors"
+	"math/rand"
+	"testing"
+
+	"github.com/ethereum/go-ethereum/common"
+	"github.com/ethereum/go-ethereum/crypto"
+	"github.com/ethereum/go-ethereum/trie/trienode"
+)
+
+// walk looks a node up in the layers one after the other, without filters.
+func walk(l layer, owner common.Hash, path []byte) (*trienode.Node, int, bool) {
+	depth := 0
+	for {
+		dl, ok := l.(*diffLayer)
+		if !ok {
+			return nil, depth, false
+		}
+		if n, ok := dl.nodes.node(owner, path); ok {
+			return n, depth, true
+		}
+		l = dl.parentLayer()
+		depth++
+	}
+}
+
+type nodeKey struct {
+	owner common.Hash
+	path  string
+}
+
+// randomLayers puts layers on top of an empty one, each with nodes of the account trie and
+// of a few storage tries, some of them deleted, and gives the keys of all.
+func randomLayers(r *rand.Rand, layers, nodes int) (layer, []nodeKey) {
+	owners := []common.Hash{{}, crypto.Keccak256Hash([]byte{1}), crypto.Keccak256Hash([]byte{2}), {1}}
+	var (
+		top  layer = emptyLayer()
+		keys []nodeKey
+	)
+	for range layers {
+		set := make(map[common.Hash]map[string]*trienode.Node)
+		for range r.Intn(nodes + 1) {
+			k := nodeKey{owners[r.Intn(len(owners))], string(randomPath(r))}
+			if len(keys) > 0 && r.Intn(3) == 0 { // one that another layer has
+				k = keys[r.Intn(len(keys))]
+			}
+			n := trienode.NewDeleted()
+			if r.Intn(5) > 0 {
+				blob := make([]byte, 40)
+				r.Read(blob)
+				n = trienode.New(crypto.Keccak256Hash(blob), blob)
+			}
+			if set[k.owner] == nil {
+				set[k.owner] = make(map[string]*trienode.Node)
+			}
+			set[k.owner][k.path] = n
+			keys = append(keys, k)
+		}
+		top = newDiffLayer(top, common.Hash{}, 0, 0, NewNodeSetWithOrigin(set, nil), NewStateSetWithOrigin(nil, nil, nil, nil, false))
+	}
+	return top, keys
+}
+
+// randomPath is one of few short ones or of many long ones.
+func randomPath(r *rand.Rand) []byte {
+	p := make([]byte, r.Intn(8))
+	for i := range p {
+		p[i] = byte(r.Intn(16))
+	}
+	return p
+}
+
+func TestNodeFilter(t *testing.T) {
+	r := rand.New(rand.NewSource(1))
+	for range 50 {
+		top, keys := randomLayers(r, 1+r.Intn(30), r.Intn(200))
+		for range 500 { // most of them are nowhere
+			keys = append(keys, nodeKey{common.Hash{byte(r.Intn(2))}, string(randomPath(r))})
+		}
+		for _, k := range keys {
+			want, depth, found := walk(top, k.owner, []byte(k.path))
+			blob, hash, loc, err := top.node(k.owner, []byte(k.path), 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if loc.depth != depth {
+				t.Fatalf("node %x of %x: found %d layers down, want %d", k.path, k.owner, loc.depth, depth)
+			}
+			if found && (loc.loc != locDiffLayer || hash != want.Hash || !bytes.Equal(blob, want.Blob)) {
+				t.Fatalf("node %x of %x: %v %x, want %x", k.path, k.owner, loc, hash, want.Hash)
+			}
+			if !found && loc.loc == locDiffLayer {
+				t.Fatalf("node %x of %x: %v, want none", k.path, k.owner, loc)
+			}
+		}
+	}
+}
+
+// TestNodeFilterRejects: nothing would fail if filters let everything through.
+func TestNodeFilterRejects(t *testing.T) {
+	r := rand.New(rand.NewSource(2))
+	for _, n := range []int{1, 100, 1000, 4097} {
+		set := make(map[string]*trienode.Node)
+		for len(set) < n {
+			set[string(binaryPath(r))] = trienode.NewDeleted()
+		}
+		owner := crypto.Keccak256Hash([]byte{1})
+		f := newNodeFilter(newNodeSet(map[common.Hash]map[string]*trienode.Node{owner: set}))
+		for path := range set {
+			if !f.mayHave(filterHash(owner, []byte(path))) {
+				t.Fatalf("%d nodes: one is rejected", n)
+			}
+		}
+		const probes = 20_000
+		taken := 0
+		for range probes {
+			if p := binaryPath(r); set[string(p)] == nil && f.mayHave(filterHash(owner, p)) {
+				taken++
+			}
+		}
+		if taken > probes/50 {
+			t.Errorf("%d nodes: %d of %d absent ones are taken for present", n, taken, probes)
+		}
+	}
+}
+
+// binaryPath is long enough to be one of its kind.
+func binaryPath(r *rand.Rand) []byte {
+	p := make([]byte, 12)
+	for i := range p {
+		p[i] = byte(r.Intn(16))
+	}
+	return p
+}
+
+// TestNodeFilterStale: a node that only the disk layer can have is refused below a layer
+// that was merged away, as without filters.
+func TestNodeFilterStale(t *testing.T) {
+	top, _ := randomLayers(rand.New(rand.NewSource(3)), 3, 50)
+	l := top
+	for {
+		dl, ok := l.(*diffLayer)
+		if !ok {
+			break
+		}
+		l = dl.parentLayer()
+	}
+	l.(*diskLayer).markStale()
+	if _, _, _, err := top.node(common.Hash{9}, []byte{1, 2, 3}, 0); !errors.Is(err, errSnapshotStale) {
+		t.Fatalf("error %v, want %v", err, errSnapshotStale)
+	}
+}
+
+// BenchmarkNodeFilter looks for nodes of one storage trie in 128 layers of 3,000, each
+// somewhere in them, with filters and without.
+func BenchmarkNodeFilter(b *testing.B) {
+	var (
+		r           = rand.New(rand.NewSource(4))
+		owner       = crypto.Keccak256Hash([]byte{1})
+		top   layer = emptyLayer()
+		paths []string
+	)
+	for range 128 {
+		set := make(map[string]*trienode.Node)
+		for range 3000 {
+			p := string(binaryPath(r))
+			set[p] = trienode.NewDeleted()
+			paths = append(paths, p)
+		}
+		nodes := NewNodeSetWithOrigin(map[common.Hash]map[string]*trienode.Node{owner: set}, nil)
+		top = newDiffLayer(top, common.Hash{}, 0, 0, nodes, NewStateSetWithOrigin(nil, nil, nil, nil, false))
+	}
+	b.Run("filtered", func(b *testing.B) {
+		for i := 0; b.Loop(); i++ {
+			if _, _, loc, _ := top.node(owner, []byte(paths[i*7919%len(paths)]), 0); loc.loc != locDiffLayer {
+				b.Fatal("not found")
+			}
+		}
+	})
+	b.Run("all", func(b *testing.B) {
+		for i := 0; b.Loop(); i++ {
+			if _, _, ok := walk(top, owner, []byte(paths[i*7919%len(paths)])); !ok {
+				b.Fatal("not found")
+			}
+		}
+	})
+	b.Run("make", func(b *testing.B) {
+		for b.Loop() {
+			newNodeFilter(top.(*diffLayer).nodes.nodeSet)
+		}
+	})
+}
