@@ -186,17 +186,24 @@ func (s *StateDB) noteSlot(obj *stateObject, key common.Hash) {
 	if u == nil || u.obj != obj {
 		return // the object is younger than the savepoint: a rollback drops it whole
 	}
-	// Noted with every transaction that changes it, not only the first: a block has gas for some
-	// ten thousands, and to look each up costs more than to keep it.
+	// Noted for every transaction that changes it, not for the first alone: to look each up costs more than
+	// to keep it, and a block has gas for some thousands.
 	su := slotUndo{key: key}
 	su.pending, su.hasPending = obj.pendingStorage[key]
 	su.uncommitted, su.hasUncommitted = obj.uncommittedStorage[key]
-	n := len(u.slots)
-	if n == 0 || len(u.slots[n-1]) == cap(u.slots[n-1]) {
-		u.slots = append(u.slots, make([]slotUndo, 0, 4<<min(n, 6)))
-		n++
+	u.add(su)
+}
+
+func (u *accountUndo) add(su slotUndo) {
+	room, last := 4, len(u.slots)-1
+	if last >= 0 {
+		room = min(2*cap(u.slots[last]), 256)
 	}
-	u.slots[n-1] = append(u.slots[n-1], su)
+	if last < 0 || len(u.slots[last]) == cap(u.slots[last]) {
+		u.slots = append(u.slots, make([]slotUndo, 0, room))
+		last++
+	}
+	u.slots[last] = append(u.slots[last], su)
 }
 
 func (s *StateDB) undo(f *undoFrame) {

@@ -321,32 +321,110 @@ func BenchmarkSavepoint(b *testing.B) {
 	}
 }
 
-// BenchmarkSavepointSlots shows what an open savepoint adds to a block that is full of
-// new slots: 66 transactions that write 40 each.
-func BenchmarkSavepointSlots(b *testing.B) {
-	for _, open := range []bool{false, true} {
-		b.Run(fmt.Sprintf("open=%t", open), func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				s, err := New(types.EmptyRootHash, NewDatabaseForTesting())
-				if err != nil {
-					b.Fatal(err)
+// TestSavepointManySlots writes more slots of one account than a piece of the list holds, some of
+// them again and again, below savepoints that are released into each other.
+func TestSavepointManySlots(t *testing.T) {
+	t.Parallel()
+	db := NewDatabaseForTesting()
+	s, err := New(types.EmptyRootHash, db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.SetNonce(savepointAddrs[0], 1, tracing.NonceChangeUnspecified)
+	s.SetState(savepointAddrs[0], common.Hash{31: 1}, common.Hash{1})
+	root, err := s.Commit(0, true, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const keys = 700
+	r := rand.New(rand.NewSource(1))
+	key := func(i int) common.Hash { return common.BigToHash(uint256.NewInt(uint64(i)).ToBig()) }
+	all := func(s *StateDB) (values [keys][2]common.Hash) {
+		for i := range values {
+			values[i] = [2]common.Hash{s.GetState(savepointAddrs[0], key(i)), s.GetCommittedState(savepointAddrs[0], key(i))}
+		}
+		return values
+	}
+	for round := range 20 {
+		if s, err = New(root, db); err != nil {
+			t.Fatal(err)
+		}
+		write := func() {
+			for range r.Intn(600) {
+				k := r.Intn(keys)
+				if r.Intn(2) == 0 {
+					k %= 5
 				}
-				s.SetNonce(savepointAddrs[0], 1, tracing.NonceChangeUnspecified)
-				s.Finalise(true)
-				if open {
-					if _, err := s.PushSavepoint(); err != nil {
-						b.Fatal(err)
-					}
-				}
-				for slot := range 66 * 40 {
-					key := common.BigToHash(uint256.NewInt(uint64(slot + 1)).ToBig())
-					s.SetState(savepointAddrs[0], key, key)
-					if slot%40 == 39 {
-						s.Finalise(true)
-					}
+				s.SetState(savepointAddrs[0], key(k), common.Hash{byte(r.Intn(3))})
+				if r.Intn(4) == 0 {
+					s.Finalise(true)
 				}
 			}
-		})
+			s.Finalise(true)
+		}
+		var before [3][keys][2]common.Hash
+		for depth := range before {
+			write()
+			before[depth] = all(s)
+			if _, err := s.PushSavepoint(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 3 { // a fourth one, of which the third takes over what is kept
+			write()
+			depth, err := s.PushSavepoint()
+			if err != nil {
+				t.Fatal(err)
+			}
+			write()
+			if err := s.ReleaseTo(depth); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write()
+		for _, depth := range []int{2, 1, 0}[round%3:] {
+			if err := s.RollbackTo(depth); err != nil {
+				t.Fatal(err)
+			}
+			if all(s) != before[depth] {
+				t.Fatalf("round %d: another state after a rollback to savepoint %d", round, depth)
+			}
+		}
+	}
+}
+
+// BenchmarkSavepointSlots shows what an open savepoint adds to a block that does nothing but write
+// slots: 66 transactions that write 40 each, new ones or the same ones.
+func BenchmarkSavepointSlots(b *testing.B) {
+	for _, same := range []bool{false, true} {
+		for _, open := range []bool{false, true} {
+			b.Run(fmt.Sprintf("same=%t/open=%t", same, open), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					s, err := New(types.EmptyRootHash, NewDatabaseForTesting())
+					if err != nil {
+						b.Fatal(err)
+					}
+					s.SetNonce(savepointAddrs[0], 1, tracing.NonceChangeUnspecified)
+					s.Finalise(true)
+					if open {
+						if _, err := s.PushSavepoint(); err != nil {
+							b.Fatal(err)
+						}
+					}
+					for i := range 66 * 40 {
+						value := common.BigToHash(uint256.NewInt(uint64(i + 1)).ToBig())
+						key := value
+						if same {
+							key = common.Hash{byte(i % 40)}
+						}
+						s.SetState(savepointAddrs[0], key, value)
+						if i%40 == 39 {
+							s.Finalise(true)
+						}
+					}
+				}
+			})
+		}
 	}
 }

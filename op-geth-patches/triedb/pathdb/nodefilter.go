@@ -16,7 +16,6 @@
 package pathdb
 
 import (
-	"encoding/binary"
 	"hash/maphash"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -25,8 +24,9 @@ import (
 // nodeFilter is a Bloom filter over the trie nodes of a layer, 3 bits each within one
 // word (Putze, Sanders, Singler: "Cache-, Hash- and Space-Efficient Bloom Filters",
 // 2007, section 3.1). A node is looked for in up to 128 layers one after the other, and
-// most do not have it: two map lookups for each become a look at one word. 16 to 32 bits
-// are kept for a node; of absent ones, below one in a hundred are taken for present.
+// most do not have it: map lookups in each become a look at one word. A node takes 16 to
+// 32 bits, which Database.Size does not count; of absent nodes, about one in a hundred
+// is taken for present.
 type nodeFilter []uint64
 
 // filterSeed keeps it unknown which nodes share bits.
@@ -56,11 +56,15 @@ func newNodeFilter(s *nodeSet) nodeFilter {
 
 // filterHash is what stands for a node in the filters of all layers.
 func filterHash(owner common.Hash, path []byte) uint64 {
-	return maphash.Bytes(filterSeed, path) ^ ownerSalt(owner)
+	h := maphash.Bytes(filterSeed, path)
+	if owner != (common.Hash{}) {
+		h ^= ownerSalt(owner)
+	}
+	return h
 }
 
-// ownerSalt is zero for the trie of accounts. That of a storage trie is the hash of an address.
-func ownerSalt(owner common.Hash) uint64 { return binary.LittleEndian.Uint64(owner[:]) }
+// ownerSalt tells the same path in two storage tries apart.
+func ownerSalt(owner common.Hash) uint64 { return maphash.Bytes(filterSeed, owner[:]) }
 
 func filterBits(hash uint64) uint64 {
 	return 1<<(hash&63) | 1<<(hash>>6&63) | 1<<(hash>>12&63)
@@ -76,9 +80,8 @@ func (f nodeFilter) mayHave(hash uint64) bool {
 	return f[hash>>32&uint64(len(f)-1)]&bits == bits
 }
 
-// filteredNode is node for whoever has the node's hash. It holds the locks of the layers
-// on the way, as node does: a layer can be merged into the one below it only while nobody
-// reads through the one above.
+// filteredNode is node for whoever has the node's hash. As node does, it holds the lock
+// of each layer on the way, so that no parent is replaced meanwhile.
 func (dl *diffLayer) filteredNode(owner common.Hash, path []byte, hash uint64, depth int) ([]byte, common.Hash, nodeLoc, error) {
 	if dl.filter.mayHave(hash) {
 		return dl.node(owner, path, depth)

@@ -19,6 +19,8 @@ import (
 	"bytes"
 	"errors"
 	"math/rand"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/ethereum/go-ethereum/common"
@@ -79,7 +81,7 @@ func randomLayers(r *rand.Rand, layers, nodes int) (layer, []nodeKey) {
 	return top, keys
 }
 
-// randomPath is one of few short ones or of many long ones.
+// randomPath has up to 7 nibbles: short ones are in many layers.
 func randomPath(r *rand.Rand) []byte {
 	p := make([]byte, r.Intn(8))
 	for i := range p {
@@ -120,7 +122,7 @@ func TestNodeFilterRejects(t *testing.T) {
 	for _, n := range []int{1, 100, 1000, 4097} {
 		set := make(map[string]*trienode.Node)
 		for len(set) < n {
-			set[string(binaryPath(r))] = trienode.NewDeleted()
+			set[string(longPath(r))] = trienode.NewDeleted()
 		}
 		owner := crypto.Keccak256Hash([]byte{1})
 		f := newNodeFilter(newNodeSet(map[common.Hash]map[string]*trienode.Node{owner: set}))
@@ -132,7 +134,7 @@ func TestNodeFilterRejects(t *testing.T) {
 		const probes = 20_000
 		taken := 0
 		for range probes {
-			if p := binaryPath(r); set[string(p)] == nil && f.mayHave(filterHash(owner, p)) {
+			if p := longPath(r); set[string(p)] == nil && f.mayHave(filterHash(owner, p)) {
 				taken++
 			}
 		}
@@ -142,8 +144,8 @@ func TestNodeFilterRejects(t *testing.T) {
 	}
 }
 
-// binaryPath is long enough to be one of its kind.
-func binaryPath(r *rand.Rand) []byte {
+// longPath is long enough to be one of its kind: 12 nibbles.
+func longPath(r *rand.Rand) []byte {
 	p := make([]byte, 12)
 	for i := range p {
 		p[i] = byte(r.Intn(16))
@@ -151,8 +153,8 @@ func binaryPath(r *rand.Rand) []byte {
 	return p
 }
 
-// TestNodeFilterStale: a node that only the disk layer can have is refused below a layer
-// that was merged away, as without filters.
+// TestNodeFilterStale: a node that only the disk layer can have is refused when that one
+// has been replaced, as without filters.
 func TestNodeFilterStale(t *testing.T) {
 	top, _ := randomLayers(rand.New(rand.NewSource(3)), 3, 50)
 	l := top
@@ -169,6 +171,62 @@ func TestNodeFilterStale(t *testing.T) {
 	}
 }
 
+// TestNodeFilterReaders reads nodes while blocks are stored, and the oldest ones merged.
+func TestNodeFilterReaders(t *testing.T) {
+	defer func(layers int) { maxDiffLayers = layers }(maxDiffLayers)
+	maxDiffLayers = 4
+	env := newTester(t, &testerConfig{layers: 8})
+	defer env.release()
+
+	stop := make(chan struct{})
+	var (
+		wg   sync.WaitGroup
+		read atomic.Int64
+	)
+	for seed := range int64(2) {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			r := rand.New(rand.NewSource(seed))
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				root := env.db.tree.bottom().rootHash()
+				env.db.tree.forEach(func(l layer) {
+					if _, ok := l.(*diffLayer); ok && r.Intn(2) == 0 {
+						root = l.rootHash()
+					}
+				})
+				// The root node of the accounts' trie must have the hash that the state is named by,
+				// as long as the state is there.
+				l := env.db.tree.get(root)
+				if l == nil {
+					continue
+				}
+				_, hash, _, err := l.node(common.Hash{}, nil, 0)
+				if err == nil && hash != root {
+					t.Errorf("root node %x of state %x", hash, root)
+					return
+				}
+				if err != nil && !errors.Is(err, errSnapshotStale) {
+					t.Errorf("state %x: %v", root, err)
+					return
+				}
+				read.Add(1)
+			}
+		}()
+	}
+	env.extend(60)
+	close(stop)
+	wg.Wait()
+	if read.Load() == 0 {
+		t.Error("nothing was read")
+	}
+}
+
 // BenchmarkNodeFilter looks for nodes of one storage trie in 128 layers of 3,000, each
 // somewhere in them, with filters and without.
 func BenchmarkNodeFilter(b *testing.B) {
@@ -181,7 +239,7 @@ func BenchmarkNodeFilter(b *testing.B) {
 	for range 128 {
 		set := make(map[string]*trienode.Node)
 		for range 3000 {
-			p := string(binaryPath(r))
+			p := string(longPath(r))
 			set[p] = trienode.NewDeleted()
 			paths = append(paths, p)
 		}
