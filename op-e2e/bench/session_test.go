@@ -1,22 +1,25 @@
 package bench
 
 // What a session saves against the stock way of building and storing a block, on the
-// same node, for the same 2000 transfers of its pool:
+// same node, for the same transactions of its pool:
 //
 //	session  open, fill, seal, insert
 //	stock    forkchoiceUpdated with attributes, the build it starts, getPayload, newPayload
 //
 // Reported are the median time of each (ms) and stock/session, so that the machine's
-// speed cancels out.
+// speed cancels out; and the same of the processor time of all blocks, which has what both
+// leave to do in the background.
 
 import (
 	"context"
 	"encoding/binary"
+	"math/big"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	beacon "github.com/ethereum/go-ethereum/beacon/engine"
 	"github.com/ethereum/go-ethereum/common"
@@ -36,18 +39,44 @@ import (
 	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine/enginetest"
 )
 
-const benchTxs = 2000
+// growth is how many blocks of its kind are below the one that is measured.
+const growth = 20
+
+// block is what the measured block is full of.
+type block struct {
+	name string
+	txs  int
+	tx   func(c *enginetest.Chain, i int) []byte // the i-th of all, in the order of each account's nonces
+}
+
+func transferBlock() block {
+	return block{"transfers", 2000, func(c *enginetest.Chain, i int) []byte {
+		return c.Transfer(i%len(c.Accounts), uint64(i/len(c.Accounts)), enginetest.Recipient(i))
+	}}
+}
+
+// writerAddress has the contract of the storage workload.
+var writerAddress = common.HexToAddress("0x5107")
+
+// storageBlock uses 60 Mgas.
+func storageBlock() block {
+	return block{"storage", 64, func(c *enginetest.Chain, i int) []byte {
+		return c.Call(i%len(c.Accounts), uint64(i/len(c.Accounts)), writerAddress, nil, 21_000+writes*25_000+50_000)
+	}}
+}
 
 // stock builds and stores a block the stock way, and gives the number of its
 // transactions and the time it took.
 type stock func(ctx context.Context, head common.Hash, attrs *eth.PayloadAttributes) (int, time.Duration, error)
 
 func BenchmarkSessionAgainstStock(b *testing.B) {
-	b.Run("embedded", func(b *testing.B) {
-		r := newRig(b)
-		benchBlock(b, r, r.stockDirect)
-	})
-	b.Run("rpc", func(b *testing.B) {
+	for _, kind := range []block{transferBlock(), storageBlock()} {
+		b.Run("embedded/"+kind.name, func(b *testing.B) {
+			r := newRig(b)
+			benchBlock(b, r, kind, r.stockDirect)
+		})
+	}
+	b.Run("rpc/transfers", func(b *testing.B) {
 		r := newRig(b)
 		overRPC, err := engine.Dial(b.Context(), quiet(), r.chain.Rollup, r.node.AuthEndpoint(), jwtSecret, engine.Options{})
 		require.NoError(b, err)
@@ -57,8 +86,9 @@ func BenchmarkSessionAgainstStock(b *testing.B) {
 		require.NoError(b, err)
 		b.Cleanup(c.Close)
 		api := sources.NewEngineAPIClient(client.NewBaseRPCClient(c), quiet(), r.chain.Rollup)
-		benchBlock(b, r, func(ctx context.Context, head common.Hash, attrs *eth.PayloadAttributes) (int, time.Duration, error) {
-			return r.stockRPC(ctx, api, head, attrs)
+		kind := transferBlock()
+		benchBlock(b, r, kind, func(ctx context.Context, head common.Hash, attrs *eth.PayloadAttributes) (int, time.Duration, error) {
+			return r.stockRPC(ctx, api, head, attrs, kind.txs)
 		})
 	})
 }
@@ -74,6 +104,7 @@ type rig struct {
 
 func newRig(b *testing.B) *rig {
 	chain := enginetest.NewChain(901, 1000)
+	chain.Genesis.Alloc[writerAddress] = types.Account{Code: writer(), Nonce: 1, Balance: new(big.Int)}
 	n, err := embedded.Start(embedded.Config{Chain: chain.ID, Genesis: chain.Genesis, JWTSecret: jwtSecret, Log: quiet()})
 	require.NoError(b, err)
 	b.Cleanup(func() { n.Close() })
@@ -82,14 +113,23 @@ func newRig(b *testing.B) *rig {
 
 func quiet() log.Logger { return log.NewLogger(log.DiscardHandler()) }
 
-func benchBlock(b *testing.B, r *rig, stock stock) {
-	var txs []*types.Transaction
-	for i := range benchTxs {
-		txs = append(txs, enginetest.Decode(b, r.chain.Transfer(i%1000, uint64(i/1000), enginetest.Recipient(i))))
+func benchBlock(b *testing.B, r *rig, kind block, stock stock) {
+	next := 0
+	offer := func() {
+		var txs []*types.Transaction
+		for range kind.txs {
+			txs = append(txs, enginetest.Decode(b, kind.tx(r.chain, next)))
+			next++
+		}
+		for _, err := range r.node.Backend().TxPool().Add(txs, true) {
+			require.NoError(b, err)
+		}
 	}
-	for _, err := range r.node.Backend().TxPool().Add(txs, true) {
-		require.NoError(b, err)
+	for range growth {
+		offer()
+		r.extend(b, kind.txs)
 	}
+	offer()
 	head, err := r.e.Head(b.Context())
 	require.NoError(b, err)
 	ctx := context.Background()
@@ -109,7 +149,7 @@ func benchBlock(b *testing.B, r *rig, stock stock) {
 		res, _, err := s.Fill(ctx, engine.FillOptions{})
 		require.NoError(b, err)
 		lap(1)
-		require.Len(b, res, benchTxs)
+		require.Len(b, res, kind.txs)
 		p, err := s.Seal(ctx)
 		require.NoError(b, err)
 		lap(2)
@@ -120,17 +160,21 @@ func benchBlock(b *testing.B, r *rig, stock stock) {
 	whole := func() time.Duration {
 		txs, took, err := stock(ctx, head.Hash, attrs())
 		require.NoError(b, err)
-		require.Equal(b, benchTxs+1, txs)
+		require.Equal(b, kind.txs+1, txs)
 		return took
 	}
 	session() // both once, to warm caches
 	whole()
 	var ours, stocks, fill, seal, insert []time.Duration
+	var cpu [2]time.Duration // of all blocks: session, stock
 	for b.Loop() {
+		start := processorTime(b)
 		p := session()
+		between := processorTime(b)
 		ours = append(ours, p[0]+p[1]+p[2]+p[3])
 		fill, seal, insert = append(fill, p[1]), append(seal, p[2]), append(insert, p[3])
 		stocks = append(stocks, whole())
+		cpu[0], cpu[1] = cpu[0]+between-start, cpu[1]+processorTime(b)-between
 	}
 	report := func(d []time.Duration, unit string) float64 {
 		slices.Sort(d)
@@ -142,7 +186,34 @@ func benchBlock(b *testing.B, r *rig, stock stock) {
 	report(seal, "seal-ms")
 	report(insert, "insert-ms")
 	b.ReportMetric(report(stocks, "stock-ms")/report(ours, "session-ms"), "stock/session")
+	b.ReportMetric(float64(cpu[1])/float64(cpu[0]), "cpu-stock/session")
 	b.ReportMetric(0, "ns/op") // of both together: says nothing
+}
+
+// extend makes a block of what the pool has the head.
+func (r *rig) extend(b *testing.B, txs int) {
+	ctx := b.Context()
+	head, err := r.e.Head(ctx)
+	require.NoError(b, err)
+	s, err := r.e.Open(ctx, head.ID(), r.chain.Attributes(head))
+	require.NoError(b, err)
+	res, _, err := s.Fill(ctx, engine.FillOptions{})
+	require.NoError(b, err)
+	require.Len(b, res, txs)
+	p, err := s.Seal(ctx)
+	require.NoError(b, err)
+	hash := p.ExecutionPayload.BlockHash
+	require.NoError(b, r.e.Insert(ctx, hash))
+	got, err := r.node.Consensus().ForkchoiceUpdatedV3(ctx, beacon.ForkchoiceStateV1{HeadBlockHash: hash}, nil)
+	require.NoError(b, err)
+	require.Equal(b, beacon.VALID, got.PayloadStatus.Status)
+}
+
+// processorTime is what this process has used.
+func processorTime(b *testing.B) time.Duration {
+	var u unix.Rusage
+	require.NoError(b, unix.Getrusage(unix.RUSAGE_SELF, &u))
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // build runs the stock builder for the attributes. empty is the time for the payload
@@ -190,7 +261,7 @@ func (r *rig) stockDirect(ctx context.Context, head common.Hash, a *eth.PayloadA
 // stockRPC makes the calls op-node makes. getPayload cuts short a block that is still
 // being built, so the call comes when it is done for certain; what counts is the time
 // the same build took just before.
-func (r *rig) stockRPC(ctx context.Context, api *sources.EngineAPIClient, head common.Hash, a *eth.PayloadAttributes) (int, time.Duration, error) {
+func (r *rig) stockRPC(ctx context.Context, api *sources.EngineAPIClient, head common.Hash, a *eth.PayloadAttributes, txs int) (int, time.Duration, error) {
 	before := *a
 	before.PrevRandao[31] = 1
 	p, _, took, err := r.build(ctx, head, &before)
@@ -214,7 +285,7 @@ func (r *rig) stockRPC(ctx context.Context, api *sources.EngineAPIClient, head c
 		if err != nil {
 			return 0, 0, err
 		}
-		if len(env.ExecutionPayload.Transactions) < benchTxs+1 && attempt < 20 {
+		if len(env.ExecutionPayload.Transactions) < txs+1 && attempt < 20 {
 			continue // the machine is busy: it was still being built
 		}
 		status, err := api.NewPayload(ctx, env.ExecutionPayload, env.ParentBeaconBlockRoot)
