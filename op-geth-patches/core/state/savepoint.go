@@ -187,7 +187,7 @@ func (s *StateDB) noteSlot(obj *stateObject, key common.Hash) {
 		return // the object is younger than the savepoint: a rollback drops it whole
 	}
 	// Noted for every transaction that changes it, not for the first alone: to look each up costs more than
-	// to keep it, and a block has gas for some thousands.
+	// to keep it, and a block of 60 Mgas has gas for 12,000 (5,000 each at least).
 	su := slotUndo{key: key}
 	su.pending, su.hasPending = obj.pendingStorage[key]
 	su.uncommitted, su.hasUncommitted = obj.uncommittedStorage[key]

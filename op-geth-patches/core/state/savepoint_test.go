@@ -339,11 +339,16 @@ func TestSavepointManySlots(t *testing.T) {
 	const keys = 700
 	r := rand.New(rand.NewSource(1))
 	key := func(i int) common.Hash { return common.BigToHash(uint256.NewInt(uint64(i)).ToBig()) }
-	all := func(s *StateDB) (values [keys][2]common.Hash) {
-		for i := range values {
-			values[i] = [2]common.Hash{s.GetState(savepointAddrs[0], key(i)), s.GetCommittedState(savepointAddrs[0], key(i))}
+	type view struct {
+		values [keys][2]common.Hash
+		root   common.Hash // of what is not in the trie yet
+	}
+	all := func(s *StateDB) (v view) {
+		for i := range v.values {
+			v.values[i] = [2]common.Hash{s.GetState(savepointAddrs[0], key(i)), s.GetCommittedState(savepointAddrs[0], key(i))}
 		}
-		return values
+		v.root = s.Copy().IntermediateRoot(true)
+		return v
 	}
 	for round := range 20 {
 		if s, err = New(root, db); err != nil {
@@ -362,7 +367,7 @@ func TestSavepointManySlots(t *testing.T) {
 			}
 			s.Finalise(true)
 		}
-		var before [3][keys][2]common.Hash
+		var before [3]view
 		for depth := range before {
 			write()
 			before[depth] = all(s)

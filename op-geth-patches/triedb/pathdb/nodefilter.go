@@ -25,7 +25,7 @@ import (
 // word (Putze, Sanders, Singler: "Cache-, Hash- and Space-Efficient Bloom Filters",
 // 2007, section 3.1). A node is looked for in up to 128 layers one after the other, and
 // most do not have it: map lookups in each become a look at one word. A node takes 16 to
-// 32 bits, which Database.Size does not count; of absent nodes, about one in a hundred
+// 32 bits, which Database.Size does not count; of absent nodes, one in a hundred at most
 // is taken for present.
 type nodeFilter []uint64
 

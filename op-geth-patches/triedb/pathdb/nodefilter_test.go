@@ -18,6 +18,7 @@ package pathdb
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"math/rand"
 	"sync"
 	"sync/atomic"
@@ -171,17 +172,61 @@ func TestNodeFilterStale(t *testing.T) {
 	}
 }
 
-// TestNodeFilterReaders reads nodes while blocks are stored, and the oldest ones merged.
+// TestNodeFilterReaders reads nodes of older layers while blocks are stored, and the oldest
+// layers merged.
 func TestNodeFilterReaders(t *testing.T) {
 	defer func(layers int) { maxDiffLayers = layers }(maxDiffLayers)
-	maxDiffLayers = 4
-	env := newTester(t, &testerConfig{layers: 8})
+	maxDiffLayers = 8
+	env := newTester(t, &testerConfig{layers: 12})
 	defer env.release()
 
+	// read looks up, in a random state, a node that a layer below it has changed, and tells how
+	// many layers down it was.
+	read := func(r *rand.Rand) (int, error) {
+		var states []*diffLayer
+		env.db.tree.forEach(func(l layer) {
+			if dl, ok := l.(*diffLayer); ok {
+				states = append(states, dl)
+			}
+		})
+		state := states[r.Intn(len(states))]
+		from := state
+		for range r.Intn(maxDiffLayers) {
+			if parent, ok := from.parentLayer().(*diffLayer); ok {
+				from = parent
+			}
+		}
+		var key nodeKey
+		for owner, subset := range from.nodes.storageNodes {
+			for path := range subset {
+				key = nodeKey{owner, path}
+				break
+			}
+			break
+		}
+		if r.Intn(2) == 0 {
+			for path := range from.nodes.accountNodes {
+				key = nodeKey{path: path}
+				break
+			}
+		}
+		want, _, found := walk(state, key.owner, []byte(key.path))
+		if !found || len(want.Blob) == 0 {
+			return 0, nil // merged meanwhile, or deleted
+		}
+		blob, hash, loc, err := state.node(key.owner, []byte(key.path), 0)
+		if errors.Is(err, errSnapshotStale) {
+			return 0, nil
+		}
+		if err == nil && (hash != want.Hash || !bytes.Equal(blob, want.Blob)) {
+			err = fmt.Errorf("node %x of %x: %x, want %x", key.path, key.owner, hash, want.Hash)
+		}
+		return loc.depth, err
+	}
 	stop := make(chan struct{})
 	var (
 		wg   sync.WaitGroup
-		read atomic.Int64
+		deep atomic.Int64
 	)
 	for seed := range int64(2) {
 		wg.Add(1)
@@ -194,36 +239,22 @@ func TestNodeFilterReaders(t *testing.T) {
 					return
 				default:
 				}
-				root := env.db.tree.bottom().rootHash()
-				env.db.tree.forEach(func(l layer) {
-					if _, ok := l.(*diffLayer); ok && r.Intn(2) == 0 {
-						root = l.rootHash()
-					}
-				})
-				// The root node of the accounts' trie must have the hash that the state is named by,
-				// as long as the state is there.
-				l := env.db.tree.get(root)
-				if l == nil {
-					continue
-				}
-				_, hash, _, err := l.node(common.Hash{}, nil, 0)
-				if err == nil && hash != root {
-					t.Errorf("root node %x of state %x", hash, root)
+				depth, err := read(r)
+				if err != nil {
+					t.Error(err)
 					return
 				}
-				if err != nil && !errors.Is(err, errSnapshotStale) {
-					t.Errorf("state %x: %v", root, err)
-					return
+				if depth > 1 {
+					deep.Add(1)
 				}
-				read.Add(1)
 			}
 		}()
 	}
 	env.extend(60)
 	close(stop)
 	wg.Wait()
-	if read.Load() == 0 {
-		t.Error("nothing was read")
+	if deep.Load() == 0 {
+		t.Error("no node was found below the second layer")
 	}
 }
 
