@@ -37,7 +37,7 @@ func TestFollowerReport(t *testing.T) {
 		t.Skip("needs -args -report FILE")
 	}
 	var r Report
-	for _, w := range followerWorkloads() {
+	for _, w := range engineWorkloads() {
 		for _, known := range []bool{true, false} {
 			r.Follower = append(r.Follower, measureFollower(t, w, known))
 		}
@@ -51,21 +51,22 @@ func TestFollowerReport(t *testing.T) {
 	t.Logf("%s", data)
 }
 
-type followerWorkload struct {
+// engineWorkload is what a block is full of, where engines are measured alone.
+type engineWorkload struct {
 	name string
 	txs  int
-	tx   func(c *enginetest.Chain, i int) []byte
+	tx   func(c *enginetest.Chain, i int) []byte // the i-th, in the order of nonces of each account
 }
 
-const followerAccounts = 500
+const engineAccounts = 500
 
-func followerWorkloads() []followerWorkload {
-	return []followerWorkload{
+func engineWorkloads() []engineWorkload {
+	return []engineWorkload{
 		{"transfers", 2000, func(c *enginetest.Chain, i int) []byte {
-			return c.Transfer(i%followerAccounts, uint64(i/followerAccounts), enginetest.Recipient(i))
+			return c.Transfer(i%engineAccounts, uint64(i/engineAccounts), enginetest.Recipient(i))
 		}},
 		{"storage", 80, func(c *enginetest.Chain, i int) []byte {
-			return c.Call(i%followerAccounts, uint64(i/followerAccounts), storageAddr, nil, 21_000+writes*25_000+50_000)
+			return c.Call(i%engineAccounts, uint64(i/engineAccounts), storageAddr, nil, 21_000+writes*25_000+50_000)
 		}},
 	}
 }
@@ -82,7 +83,7 @@ type couple struct {
 }
 
 func newCouple(t *testing.T) *couple {
-	chain := enginetest.NewChain(901, followerAccounts)
+	chain := enginetest.NewChain(901, engineAccounts)
 	chain.Genesis.Alloc[storageAddr] = types.Account{Nonce: 1, Code: writer()}
 	p := &couple{chain: chain}
 	for _, n := range []**embedded.Node{&p.leader, &p.follower, &p.stock} {
@@ -102,7 +103,7 @@ func rounds() int {
 	return 15
 }
 
-func measureFollower(t *testing.T, w followerWorkload, known bool) Follower {
+func measureFollower(t *testing.T, w engineWorkload, known bool) Follower {
 	p := newCouple(t)
 	out := Follower{Workload: w.name, Transactions: w.txs, Known: known}
 	var raws [][]byte
@@ -157,7 +158,7 @@ func timed(t *testing.T, f func()) (took, cpu float64) {
 	return sig(took), sig(float64((cpuTime(t) - before).Microseconds()) / 1000)
 }
 
-func cpuTime(t *testing.T) time.Duration {
+func cpuTime(t testing.TB) time.Duration {
 	var u syscall.Rusage
 	require.NoError(t, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())

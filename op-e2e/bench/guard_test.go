@@ -28,7 +28,7 @@ func TestAllocationsPerTransaction(t *testing.T) {
 	p := newCouple(t)
 	var txs []*types.Transaction
 	for i := range guardTxs {
-		txs = append(txs, enginetest.Decode(t, p.chain.Transfer(i%followerAccounts, uint64(i/followerAccounts), enginetest.Recipient(i))))
+		txs = append(txs, enginetest.Decode(t, p.chain.Transfer(i%engineAccounts, uint64(i/engineAccounts), enginetest.Recipient(i))))
 	}
 	for _, err := range p.leader.Backend().TxPool().Add(txs, true) {
 		require.NoError(t, err)

@@ -20,7 +20,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 
 	beacon "github.com/ethereum/go-ethereum/beacon/engine"
 	"github.com/ethereum/go-ethereum/common"
@@ -44,35 +43,12 @@ import (
 // does not write to an empty trie.
 const growth = 20
 
-// block is what the measured block is full of.
-type block struct {
-	name string
-	txs  int
-	tx   func(c *enginetest.Chain, i int) []byte // the i-th of all, in the order of each account's nonces
-}
-
-func transferBlock() block {
-	return block{"transfers", 2000, func(c *enginetest.Chain, i int) []byte {
-		return c.Transfer(i%len(c.Accounts), uint64(i/len(c.Accounts)), enginetest.Recipient(i))
-	}}
-}
-
-// writerAddress has the contract of the storage workload.
-var writerAddress = common.HexToAddress("0x5107")
-
-// storageBlock uses 58 Mgas.
-func storageBlock() block {
-	return block{"storage", 64, func(c *enginetest.Chain, i int) []byte {
-		return c.Call(i%len(c.Accounts), uint64(i/len(c.Accounts)), writerAddress, nil, 21_000+writes*25_000+50_000)
-	}}
-}
-
 // stock builds and stores a block the stock way, and gives the number of its
 // transactions and the time it took.
 type stock func(ctx context.Context, head common.Hash, attrs *eth.PayloadAttributes) (int, time.Duration, error)
 
 func BenchmarkSessionAgainstStock(b *testing.B) {
-	for _, kind := range []block{transferBlock(), storageBlock()} {
+	for _, kind := range engineWorkloads() {
 		b.Run("embedded/"+kind.name, func(b *testing.B) {
 			r := newRig(b)
 			b.ReportMetric(benchBlock(b, r, kind, r.stockDirect), "cpu-stock/session")
@@ -88,7 +64,7 @@ func BenchmarkSessionAgainstStock(b *testing.B) {
 		require.NoError(b, err)
 		b.Cleanup(c.Close)
 		api := sources.NewEngineAPIClient(client.NewBaseRPCClient(c), quiet(), r.chain.Rollup)
-		kind := transferBlock()
+		kind := engineWorkloads()[0]
 		benchBlock(b, r, kind, func(ctx context.Context, head common.Hash, attrs *eth.PayloadAttributes) (int, time.Duration, error) {
 			return r.stockRPC(ctx, api, head, attrs, kind.txs)
 		})
@@ -105,8 +81,8 @@ type rig struct {
 }
 
 func newRig(b *testing.B) *rig {
-	chain := enginetest.NewChain(901, 1000)
-	chain.Genesis.Alloc[writerAddress] = types.Account{Code: writer(), Nonce: 1, Balance: new(big.Int)}
+	chain := enginetest.NewChain(901, engineAccounts)
+	chain.Genesis.Alloc[storageAddr] = types.Account{Nonce: 1, Code: writer()}
 	n, err := embedded.Start(embedded.Config{Chain: chain.ID, Genesis: chain.Genesis, JWTSecret: jwtSecret, Log: quiet()})
 	require.NoError(b, err)
 	b.Cleanup(func() { n.Close() })
@@ -116,7 +92,7 @@ func newRig(b *testing.B) *rig {
 func quiet() log.Logger { return log.NewLogger(log.DiscardHandler()) }
 
 // benchBlock reports times, and gives the processor time of stock's blocks to that of the sessions'.
-func benchBlock(b *testing.B, r *rig, kind block, stock stock) float64 {
+func benchBlock(b *testing.B, r *rig, kind engineWorkload, stock stock) float64 {
 	next := 0
 	offer := func() {
 		var txs []*types.Transaction
@@ -144,21 +120,8 @@ func benchBlock(b *testing.B, r *rig, kind block, stock stock) float64 {
 		a.SuggestedFeeRecipient = common.BigToAddress(new(big.Int).SetUint64(1<<32 + n))
 		return a
 	}
-	session := func() (parts [4]time.Duration) {
-		start := time.Now()
-		lap := func(i int) { parts[i] = time.Since(start); start = time.Now() }
-		s, err := r.e.Open(ctx, head.ID(), attrs())
-		require.NoError(b, err)
-		lap(0)
-		res, _, err := s.Fill(ctx, engine.FillOptions{})
-		require.NoError(b, err)
-		lap(1)
-		require.Len(b, res, kind.txs)
-		p, err := s.Seal(ctx)
-		require.NoError(b, err)
-		lap(2)
-		require.NoError(b, r.e.Insert(ctx, p.ExecutionPayload.BlockHash))
-		lap(3)
+	session := func() [4]time.Duration {
+		_, parts := r.session(b, head, attrs(), kind.txs)
 		return parts
 	}
 	whole := func() time.Duration {
@@ -173,7 +136,7 @@ func benchBlock(b *testing.B, r *rig, kind block, stock stock) float64 {
 	var cpu [2]time.Duration // of all blocks: session, stock
 	for i := 0; b.Loop(); i++ {
 		for turn := range 2 { // each first in turn, as what it leaves to do falls to the other
-			start := processorTime(b)
+			start := cpuTime(b)
 			which := (i + turn) % 2
 			if which == 0 {
 				p := session()
@@ -182,7 +145,7 @@ func benchBlock(b *testing.B, r *rig, kind block, stock stock) float64 {
 			} else {
 				stocks = append(stocks, whole())
 			}
-			cpu[which] += processorTime(b) - start
+			cpu[which] += cpuTime(b) - start
 		}
 	}
 	report := func(d []time.Duration, unit string) float64 {
@@ -199,30 +162,34 @@ func benchBlock(b *testing.B, r *rig, kind block, stock stock) float64 {
 	return float64(cpu[1]) / float64(cpu[0])
 }
 
-// extend makes a block of what the pool has the head.
-func (r *rig) extend(b *testing.B, txs int) {
+// session builds a block of what the pool has, and stores it: open, fill, seal, insert.
+func (r *rig) session(b *testing.B, head engine.BlockInfo, attrs *eth.PayloadAttributes, txs int) (hash common.Hash, parts [4]time.Duration) {
 	ctx := b.Context()
-	head, err := r.e.Head(ctx)
+	start := time.Now()
+	lap := func(i int) { parts[i] = time.Since(start); start = time.Now() }
+	s, err := r.e.Open(ctx, head.ID(), attrs)
 	require.NoError(b, err)
-	s, err := r.e.Open(ctx, head.ID(), r.chain.Attributes(head))
-	require.NoError(b, err)
+	lap(0)
 	res, _, err := s.Fill(ctx, engine.FillOptions{})
 	require.NoError(b, err)
+	lap(1)
 	require.Len(b, res, txs)
 	p, err := s.Seal(ctx)
 	require.NoError(b, err)
-	hash := p.ExecutionPayload.BlockHash
-	require.NoError(b, r.e.Insert(ctx, hash))
-	got, err := r.node.Consensus().ForkchoiceUpdatedV3(ctx, beacon.ForkchoiceStateV1{HeadBlockHash: hash}, nil)
-	require.NoError(b, err)
-	require.Equal(b, beacon.VALID, got.PayloadStatus.Status)
+	lap(2)
+	require.NoError(b, r.e.Insert(ctx, p.ExecutionPayload.BlockHash))
+	lap(3)
+	return p.ExecutionPayload.BlockHash, parts
 }
 
-// processorTime is what this process has used.
-func processorTime(b *testing.B) time.Duration {
-	var u unix.Rusage
-	require.NoError(b, unix.Getrusage(unix.RUSAGE_SELF, &u))
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+// extend makes a block of what the pool has the head.
+func (r *rig) extend(b *testing.B, txs int) {
+	head, err := r.e.Head(b.Context())
+	require.NoError(b, err)
+	hash, _ := r.session(b, head, r.chain.Attributes(head), txs)
+	got, err := r.node.Consensus().ForkchoiceUpdatedV3(b.Context(), beacon.ForkchoiceStateV1{HeadBlockHash: hash}, nil)
+	require.NoError(b, err)
+	require.Equal(b, beacon.VALID, got.PayloadStatus.Status)
 }
 
 // build runs the stock builder for the attributes. begun is the time until it is under

@@ -195,11 +195,12 @@ func (s *StateDB) noteSlot(obj *stateObject, key common.Hash) {
 }
 
 func (u *accountUndo) add(su slotUndo) {
-	room, last := 4, len(u.slots)-1
-	if last >= 0 {
-		room = min(2*cap(u.slots[last]), 256)
-	}
+	last := len(u.slots) - 1
 	if last < 0 || len(u.slots[last]) == cap(u.slots[last]) {
+		room := 4
+		if last >= 0 {
+			room = min(2*cap(u.slots[last]), 256)
+		}
 		u.slots = append(u.slots, make([]slotUndo, 0, room))
 		last++
 	}

@@ -19,6 +19,7 @@ import (
 	"hash/maphash"
 
 	"github.com/ethereum/go-ethereum/common"
+	"github.com/ethereum/go-ethereum/trie/trienode"
 )
 
 // nodeFilter is a Bloom filter over the trie nodes of a layer, 3 bits each within one
@@ -42,28 +43,25 @@ func newNodeFilter(s *nodeSet) nodeFilter {
 		words *= 2
 	}
 	f := make(nodeFilter, words)
-	for path := range s.accountNodes {
-		f.add(maphash.String(filterSeed, path))
-	}
-	for owner, subset := range s.storageNodes {
+	add := func(owner common.Hash, nodes map[string]*trienode.Node) {
 		salt := ownerSalt(owner)
-		for path := range subset {
+		for path := range nodes {
 			f.add(maphash.String(filterSeed, path) ^ salt)
 		}
+	}
+	add(common.Hash{}, s.accountNodes)
+	for owner, subset := range s.storageNodes {
+		add(owner, subset)
 	}
 	return f
 }
 
 // filterHash is what stands for a node in the filters of all layers.
 func filterHash(owner common.Hash, path []byte) uint64 {
-	h := maphash.Bytes(filterSeed, path)
-	if owner != (common.Hash{}) {
-		h ^= ownerSalt(owner)
-	}
-	return h
+	return maphash.Bytes(filterSeed, path) ^ ownerSalt(owner)
 }
 
-// ownerSalt tells the same path in two storage tries apart.
+// ownerSalt tells the same path in two tries apart.
 func ownerSalt(owner common.Hash) uint64 { return maphash.Bytes(filterSeed, owner[:]) }
 
 func filterBits(hash uint64) uint64 {

@@ -61,7 +61,7 @@ func randomLayers(r *rand.Rand, layers, nodes int) (layer, []nodeKey) {
 	for range layers {
 		set := make(map[common.Hash]map[string]*trienode.Node)
 		for range r.Intn(nodes + 1) {
-			k := nodeKey{owners[r.Intn(len(owners))], string(randomPath(r))}
+			k := nodeKey{owners[r.Intn(len(owners))], string(nibbles(r, r.Intn(8)))}
 			if len(keys) > 0 && r.Intn(3) == 0 { // one that another layer has
 				k = keys[r.Intn(len(keys))]
 			}
@@ -82,9 +82,9 @@ func randomLayers(r *rand.Rand, layers, nodes int) (layer, []nodeKey) {
 	return top, keys
 }
 
-// randomPath has up to 7 nibbles: short ones are in many layers.
-func randomPath(r *rand.Rand) []byte {
-	p := make([]byte, r.Intn(8))
+// nibbles are a path of that length: short ones are in many layers, long ones are of their own kind.
+func nibbles(r *rand.Rand, n int) []byte {
+	p := make([]byte, n)
 	for i := range p {
 		p[i] = byte(r.Intn(16))
 	}
@@ -96,7 +96,7 @@ func TestNodeFilter(t *testing.T) {
 	for range 50 {
 		top, keys := randomLayers(r, 1+r.Intn(30), r.Intn(200))
 		for range 500 { // most of them are nowhere
-			keys = append(keys, nodeKey{common.Hash{byte(r.Intn(2))}, string(randomPath(r))})
+			keys = append(keys, nodeKey{common.Hash{byte(r.Intn(2))}, string(nibbles(r, r.Intn(8)))})
 		}
 		for _, k := range keys {
 			want, depth, found := walk(top, k.owner, []byte(k.path))
@@ -123,7 +123,7 @@ func TestNodeFilterRejects(t *testing.T) {
 	for _, n := range []int{1, 100, 1000, 4097} {
 		set := make(map[string]*trienode.Node)
 		for len(set) < n {
-			set[string(longPath(r))] = trienode.NewDeleted()
+			set[string(nibbles(r, 12))] = trienode.NewDeleted()
 		}
 		owner := crypto.Keccak256Hash([]byte{1})
 		f := newNodeFilter(newNodeSet(map[common.Hash]map[string]*trienode.Node{owner: set}))
@@ -135,7 +135,7 @@ func TestNodeFilterRejects(t *testing.T) {
 		const probes = 20_000
 		taken := 0
 		for range probes {
-			if p := longPath(r); set[string(p)] == nil && f.mayHave(filterHash(owner, p)) {
+			if p := nibbles(r, 12); set[string(p)] == nil && f.mayHave(filterHash(owner, p)) {
 				taken++
 			}
 		}
@@ -143,15 +143,6 @@ func TestNodeFilterRejects(t *testing.T) {
 			t.Errorf("%d nodes: %d of %d absent ones are taken for present", n, taken, probes)
 		}
 	}
-}
-
-// longPath is long enough to be one of its kind: 12 nibbles.
-func longPath(r *rand.Rand) []byte {
-	p := make([]byte, 12)
-	for i := range p {
-		p[i] = byte(r.Intn(16))
-	}
-	return p
 }
 
 // TestNodeFilterStale: a node that only the disk layer can have is refused when that one
@@ -270,7 +261,7 @@ func BenchmarkNodeFilter(b *testing.B) {
 	for range 128 {
 		set := make(map[string]*trienode.Node)
 		for range 3000 {
-			p := string(longPath(r))
+			p := string(nibbles(r, 12))
 			set[p] = trienode.NewDeleted()
 			paths = append(paths, p)
 		}
