@@ -234,11 +234,17 @@ func (miner *Miner) PublishedReceipt(hash common.Hash) (*types.Transaction, *typ
 	return v.txs[i], v.shown[i], v.header
 }
 
-// PublishedNonce is the nonce after the published transactions of an account; zero if it has
-// sent none.
+// PublishedNonce is an account's next nonce: after its published transactions, or on the head.
+// Transactions of bundles were never in the pool, and it is some milliseconds behind whenever
+// the head changes. Zero if the head's state is not there, as in a snap sync.
 func (miner *Miner) PublishedNonce(from common.Address) uint64 {
+	var next uint64
 	if v := miner.published.look(miner); v != nil {
-		return v.nonces[from]
+		next = v.nonces[from]
 	}
-	return 0
+	// After the look: what is published goes when its block becomes the head.
+	if db, err := miner.chain.State(); err == nil {
+		next = max(next, db.GetNonce(from))
+	}
+	return next
 }

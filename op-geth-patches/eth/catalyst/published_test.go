@@ -172,6 +172,7 @@ func TestPublished(t *testing.T) {
 		require.Equal(t, final, shown[tx.Hash()])
 	}
 	require.Equal(t, sealed.Block.Hash(), *v.block().Hash, "nothing is published on the new head")
+	require.EqualValues(t, 2, n.eth.APIBackend.PublishedNonce(sender), "whether or not the pool has heard of the block")
 }
 
 // A session that comes to nothing takes back what was published of it, and another one takes
@@ -258,11 +259,21 @@ func TestPublishedWhileBuilding(t *testing.T) {
 		run(t, s, opTransfer(3, uint64(i), to)) // the draft of the next one goes on
 		require.NoError(t, s.Publish(count))
 	}
+	// Nor does it go back when blocks become the head, and the pool has not heard of them yet.
+	for i := range uint64(40) {
+		sealed := seal(t, s)
+		require.NoError(t, insert(n, sealed))
+		n.setHead(sealed.Block.Hash())
+		s = openHead(t, n)
+		run(t, s, opTransfer(0, 40+i, to))
+		count, _ := commit(t, s)
+		require.NoError(t, s.Publish(count))
+	}
 	close(stop)
 	readers.Wait()
 	v := viewOf(t, n)
-	require.EqualValues(t, 40, v.quantity("eth_getTransactionCount", opAccounts()[0].addr, "pending"))
-	require.EqualValues(t, 39, v.quantity("eth_getTransactionCount", opAccounts()[3].addr, "pending"))
+	require.EqualValues(t, 80, v.quantity("eth_getTransactionCount", opAccounts()[0].addr, "pending"))
+	require.EqualValues(t, 40, v.quantity("eth_getTransactionCount", opAccounts()[3].addr, "pending"))
 }
 
 // Over the authenticated port.

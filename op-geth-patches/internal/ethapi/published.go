@@ -50,8 +50,8 @@ func publishedTransaction(b Backend, hash common.Hash) *types.Transaction {
 	return nil
 }
 
-// publishedNonce is an account's next nonce, if what is agreed on has more of its
-// transactions than the pool knows of.
+// publishedNonce is an account's next nonce, if what is agreed on, or the head, has more of
+// its transactions than the pool knows of.
 func publishedNonce(b Backend, from common.Address, pool uint64) uint64 {
 	if p, ok := b.(publisher); ok {
 		return max(pool, p.PublishedNonce(from))
