@@ -79,9 +79,9 @@ docs: upstream ## write docs/metrics.md from the metrics that are registered
 	$(GO) test -count 1 -run TestDocument ./op-shared-sequencer/metrics -args -update
 
 .PHONY: test-op-geth
-test-op-geth: upstream ## our tests of the patched op-geth, and upstream's of pathdb
+test-op-geth: upstream ## our tests of the patched op-geth, and upstream's of tries and pathdb
 	cd $(GETH_TREE) && GOWORK=off $(GO) test -race -run '^(TestSession|TestPublish|TestSavepoint|TestInsertSealed|TestKarst|TestReaddedLayer|TestNodeFilter|FuzzSavepoint)' ./core/state ./core/vm ./eth/catalyst ./triedb/pathdb ./eth/downloader
-	cd $(GETH_TREE) && GOWORK=off $(GO) test ./triedb/pathdb
+	cd $(GETH_TREE) && GOWORK=off $(GO) test ./trie/... ./triedb/pathdb
 
 .PHONY: test-sdk
 test-sdk: contracts bin/devnet ## tests of the TypeScript SDK, with a real devnet

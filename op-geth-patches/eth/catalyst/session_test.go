@@ -406,6 +406,13 @@ func TestSessionFill(t *testing.T) {
 		require.Len(t, res, 100)
 		require.Nil(t, savepoint, "none of them executes messages")
 		require.ErrorIs(t, s.Rollback(1), miner.ErrUnknownSavepoint, "nothing is kept for nobody")
+
+		s = openHead(t, n)
+		res, savepoint, err = s.Fill(context.Background(), miner.FillOptions{Interop: true, MaxGas: params.TxGas - 1})
+		require.NoError(t, err)
+		require.Empty(t, res)
+		require.Nil(t, savepoint, "it was offered and had no room")
+		require.ErrorIs(t, s.Rollback(0), miner.ErrUnknownSavepoint)
 	})
 	t.Run("reject", func(t *testing.T) {
 		t.Parallel()
