@@ -136,7 +136,7 @@ func (t *transport) identify(ctx context.Context, chain sequence.ChainID) error 
 }
 
 // sessionVersion is op-geth's catalyst.SessionVersion that this client speaks.
-const sessionVersion = 2
+const sessionVersion = 3
 
 func (c *Client) Chain() sequence.ChainID { return c.chain }
 

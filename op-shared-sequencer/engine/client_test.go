@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/golang/snappy"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
@@ -184,7 +185,7 @@ func dialled(method string) (string, int) {
 	case "eth_chainId":
 		return `"0x385"`, 0
 	case "engine_sessionVersion":
-		return `"0x2"`, 0
+		return `"0x3"`, 0
 	case "engine_sessionOpen":
 		return opened, 0
 	}
@@ -216,7 +217,7 @@ func TestDialUnpatched(t *testing.T) {
 		return dialled(method)
 	})
 	_, err = engine.Dial(ctxFor(t), quiet(), enginetest.NewChain(901, 0).Rollup, f.URL, jwtSecret, engine.Options{})
-	require.ErrorContains(t, err, "sessions are of version 1, expected 2")
+	require.ErrorContains(t, err, "sessions are of version 1, expected 3")
 }
 
 // calls makes every call of an engine and of a session on it. Some go through
@@ -308,9 +309,34 @@ func TestGarbage(t *testing.T) {
 	}
 }
 
+// A fill's answer that is not one ends the session: nobody knows what the block holds.
+func TestFillGarbage(t *testing.T) {
+	t.Parallel()
+	compressed := func(rlp ...byte) []byte { return snappy.Encode(nil, rlp) }
+	for what, answer := range map[string][]byte{
+		"cannot be read":                   {0x05, 0x00},
+		"at most":                          {0xff, 0xff, 0xff, 0xff, 0x0f}, // 4 GiB, it says
+		"expected input list":              compressed(0x01),
+		"result 0 without its transaction": compressed(0xc7, 0xc6, 0x80, 0x01, 0x80, 0x80, 0x80, 0xc0),
+	} {
+		f := newFake(t, func(method string) (string, int) {
+			if method == "engine_sessionFill" {
+				return fmt.Sprintf(`{"transactions": "0x%x"}`, answer), 0
+			}
+			return dialled(method)
+		})
+		s, err := f.dial(t).Open(ctxFor(t), eth.BlockID{}, &eth.PayloadAttributes{Timestamp: 1})
+		require.NoError(t, err)
+		_, _, err = s.Fill(ctxFor(t), engine.FillOptions{})
+		require.ErrorContains(t, err, what)
+		_, _, err = s.Fill(ctxFor(t), engine.FillOptions{})
+		require.ErrorIs(t, err, engine.ErrSessionClosed)
+	}
+}
+
 // Whatever an engine answers, the client gives an error or a result and does not panic.
 func FuzzGarbage(f *testing.F) {
-	for _, seed := range []string{`null`, `{}`, `[]`, opened, `[{"status":"0x1","logs":[{}]}]`, `{"executionPayload":{}}`, `{"transactions":[null]}`} {
+	for _, seed := range []string{`null`, `{}`, `[]`, opened, `[{"status":"0x1","logs":[{}]}]`, `{"executionPayload":{}}`, `{"transactions":[null]}`, `{"transactions":"0x0100c0"}`} {
 		f.Add(seed)
 	}
 	var answer atomic.Pointer[string]
@@ -408,7 +434,7 @@ func TestSilence(t *testing.T) {
 		switch method {
 		case "engine_sessionFill":
 			time.Sleep(200 * time.Millisecond) // longer than the timeout, shorter than MaxTime
-			return `{"transactions": "0xc0"}`, 0
+			return `{"transactions": "0x0100c0"}`, 0
 		case "engine_sessionExecute":
 			<-release
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/ethereum/go-ethereum/crypto"
 	"github.com/ethereum/go-ethereum/rlp"
 	"github.com/ethereum/go-ethereum/rpc"
+	"github.com/golang/snappy"
 
 	"github.com/ethereum-optimism/optimism/op-service/eth"
 
@@ -28,6 +29,9 @@ const (
 	maxCallTxs   = 5_000
 	maxCallBytes = 8 << 20
 )
+
+// maxFilled bounds what a fill's answer may decompress to.
+const maxFilled = maxMessage
 
 // The shapes of the session methods, as op-geth's session API gives them.
 type (
@@ -69,7 +73,7 @@ type (
 	}
 
 	wireFilled struct {
-		Transactions hexutil.Bytes   `json:"transactions"` // RLP of []filledTx
+		Transactions hexutil.Bytes   `json:"transactions"` // a Snappy block of the RLP of []filledTx
 		Savepoint    *hexutil.Uint64 `json:"savepoint"`
 	}
 
@@ -146,7 +150,14 @@ func toResults(wire []wireTx, raw [][]byte) ([]TxResult, error) {
 }
 
 // filledResults converts what a fill has put into the block.
-func (s *clientSession) filledResults(enc []byte) ([]TxResult, error) {
+func (s *clientSession) filledResults(compressed []byte) ([]TxResult, error) {
+	if n, err := snappy.DecodedLen(compressed); err == nil && n > maxFilled {
+		return nil, fmt.Errorf("engine gave %d bytes of transactions, at most %d are taken", n, maxFilled)
+	}
+	enc, err := snappy.Decode(nil, compressed)
+	if err != nil {
+		return nil, fmt.Errorf("engine gave transactions that cannot be read: %w", err)
+	}
 	var txs []filledTx
 	if err := rlp.DecodeBytes(enc, &txs); err != nil {
 		return nil, fmt.Errorf("engine gave transactions that cannot be read: %w", err)

@@ -40,6 +40,7 @@ import (
 	"github.com/ethereum/go-ethereum/params"
 	"github.com/ethereum/go-ethereum/rlp"
 	"github.com/ethereum/go-ethereum/rpc"
+	"github.com/golang/snappy"
 )
 
 // SessionConfig limits what a client can make an engine hold.
@@ -61,7 +62,7 @@ var DefaultSessionConfig = SessionConfig{
 
 // SessionVersion is that of the session methods' shapes. It changes when a client of the one before
 // would not understand an answer, or be understood.
-const SessionVersion = 2
+const SessionVersion = 3
 
 // Error codes of the session methods. They are part of the interface and do not
 // change. engine.InvalidPayloadAttributes (-38003) and the codes of JSON-RPC itself
@@ -181,7 +182,7 @@ type SessionSealed struct {
 // SessionFilled answers sessionFill. The savepoint is from before its transactions, and there
 // if any of them may execute messages.
 type SessionFilled struct {
-	Transactions hexutil.Bytes   `json:"transactions"` // RLP of []SessionFilledTx: there may be thousands
+	Transactions hexutil.Bytes   `json:"transactions"` // RLP of []SessionFilledTx, in a block of Snappy: there may be thousands
 	Savepoint    *hexutil.Uint64 `json:"savepoint,omitempty"`
 }
 
@@ -520,7 +521,7 @@ func (api *SessionAPI) SessionFill(ctx context.Context, id SessionID, args Sessi
 	if err != nil {
 		return nil, err
 	}
-	return &SessionFilled{Transactions: enc, Savepoint: (*hexutil.Uint64)(savepoint)}, nil
+	return &SessionFilled{Transactions: snappy.Encode(nil, enc), Savepoint: (*hexutil.Uint64)(savepoint)}, nil
 }
 
 // SessionInterrupt ends a sessionFill that runs, or the next one.

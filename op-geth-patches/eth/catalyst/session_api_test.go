@@ -31,6 +31,7 @@ import (
 	"github.com/ethereum/go-ethereum/params"
 	"github.com/ethereum/go-ethereum/rlp"
 	"github.com/ethereum/go-ethereum/rpc"
+	"github.com/golang/snappy"
 	"github.com/stretchr/testify/require"
 )
 
@@ -162,7 +163,9 @@ func TestSessionRPC(t *testing.T) {
 	c.call(&filled, "engine_sessionFill", o.ID, SessionFillArgs{MaxMs: 1000, Skip: []common.Hash{skip}, Interop: true, Order: "fcfs"})
 	require.Nil(t, filled.Savepoint)
 	var txs []SessionFilledTx
-	require.NoError(t, rlp.DecodeBytes(filled.Transactions, &txs))
+	enc, err := snappy.Decode(nil, filled.Transactions)
+	require.NoError(t, err)
+	require.NoError(t, rlp.DecodeBytes(enc, &txs))
 	require.Equal(t, []SessionFilledTx{{Raw: opRaw(t, opTransfer(10, 0, opRecipient(10))), Status: 1, GasUsed: params.TxGas, TxIndex: 4, Logs: []*types.Log{}}}, txs)
 
 	var status SessionStatus
