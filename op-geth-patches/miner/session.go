@@ -510,16 +510,12 @@ func (s *Session) Fill(ctx context.Context, o FillOptions) (results []SessionRes
 	if err := s.awaitPool(signal, o.MaxTime); err != nil {
 		return nil, nil, err
 	}
-	pending, interop := s.offered(&o)
-	var before mark
-	if interop { // else nobody will want it back: a savepoint that is open makes transactions dearer
-		var err error
-		if before, err = s.push(); err != nil {
-			return nil, nil, err
-		}
+	before, err := s.push()
+	if err != nil {
+		return nil, nil, err
 	}
 	start := len(s.env.txs)
-	err := s.fill(ctx, signal, o, pending)
+	err = s.fill(ctx, signal, o)
 	s.checkState()
 	if s.broken != nil {
 		return nil, nil, s.broken
@@ -528,10 +524,7 @@ func (s *Session) Fill(ctx context.Context, o FillOptions) (results []SessionRes
 	for i, tx := range s.env.txs[start:] {
 		results = append(results, SessionResult{Tx: tx, Receipt: unplaced(s.env.receipts[start+i])})
 	}
-	switch {
-	case !interop:
-		return results, nil, err
-	case slices.ContainsFunc(results, func(r SessionResult) bool { return isInterop(r.Tx) }):
+	if slices.ContainsFunc(results, mayExecute) {
 		return results, &before.id, err
 	}
 	return results, nil, errors.Join(err, s.release(before.id))
@@ -602,38 +595,9 @@ func (s *Session) awaitPool(signal *atomic.Int32, maxTime time.Duration) error {
 	}
 }
 
-// offered is what the pool has for a fill, and whether any of it may execute messages.
-func (s *Session) offered(o *FillOptions) (_ senders, interop bool) {
-	header := s.env.header
-	s.miner.confMu.RLock()
-	config := *s.miner.config
-	s.miner.confMu.RUnlock()
-	filter := txpool.PendingFilter{
-		MinTip:      uint256.MustFromBig(config.GasPrice),
-		MaxDATxSize: config.MaxDATxSize,
-	}
-	if header.BaseFee != nil {
-		filter.BaseFee = uint256.MustFromBig(header.BaseFee)
-	}
-	if c := s.miner.chainConfig; c.IsOsaka(header.Number, header.Time) || c.IsOptimismKarst(header.Time) {
-		filter.GasLimitCap = params.MaxTxGas // EIP-7825
-	}
-	pending, _ := s.miner.txpool.Pending(filter)
-	for from, list := range pending {
-		n, executes := o.admitted(list)
-		if n == 0 {
-			delete(pending, from)
-		} else {
-			pending[from] = list[:n]
-		}
-		interop = interop || executes
-	}
-	return pending, interop
-}
-
 // fill is fillTransactions with a gas budget, without blobs, and with transactions
 // kept out.
-func (s *Session) fill(ctx context.Context, signal *atomic.Int32, o FillOptions, offered senders) error {
+func (s *Session) fill(ctx context.Context, signal *atomic.Int32, o FillOptions) error {
 	env := s.env
 	s.miner.confMu.RLock()
 	config, prio := *s.miner.config, s.miner.prio
@@ -645,6 +609,24 @@ func (s *Session) fill(ctx context.Context, signal *atomic.Int32, o FillOptions,
 	}
 	if ceil := config.EffectiveGasCeil; ceil != 0 {
 		budget = min(budget, ceil-min(ceil, env.gasPool.Used()))
+	}
+	filter := txpool.PendingFilter{
+		MinTip:      uint256.MustFromBig(config.GasPrice),
+		MaxDATxSize: config.MaxDATxSize,
+	}
+	if env.header.BaseFee != nil {
+		filter.BaseFee = uint256.MustFromBig(env.header.BaseFee)
+	}
+	if c := s.miner.chainConfig; c.IsOsaka(env.header.Number, env.header.Time) || c.IsOptimismKarst(env.header.Time) {
+		filter.GasLimitCap = params.MaxTxGas // EIP-7825
+	}
+	normal, _ := s.miner.txpool.Pending(filter)
+	for from, list := range normal {
+		if n := o.admitted(list); n == 0 {
+			delete(normal, from)
+		} else {
+			normal[from] = list[:n]
+		}
 	}
 	if o.Order == nil {
 		o.Order = Priority
@@ -658,7 +640,7 @@ func (s *Session) fill(ctx context.Context, signal *atomic.Int32, o FillOptions,
 		env.gasPool.ReturnGas(reserve, 0) // cannot overflow: it was just taken out
 		env.header.GasUsed = env.gasPool.Used()
 	}()
-	for _, pending := range o.Order.groups(offered, prio) {
+	for _, pending := range o.Order.groups(normal, prio) {
 		if len(pending) == 0 {
 			continue
 		}
@@ -699,20 +681,19 @@ func (s *Session) filler(config Config) *Miner {
 }
 
 // admitted counts a sender's transactions up to the first that is kept out: later
-// nonces cannot run without it. It also says whether any of them may execute messages.
-func (o *FillOptions) admitted(list []*txpool.LazyTransaction) (n int, interop bool) {
+// nonces cannot run without it.
+func (o *FillOptions) admitted(list []*txpool.LazyTransaction) int {
 	for i, lazy := range list {
 		tx := lazy.Resolve()
 		if tx != nil && o.Reject != nil && o.Reject(tx) {
 			tx.SetRejected()
-			return i, interop
+			return i
 		}
 		if tx == nil || tx.Type() == types.BlobTxType || (!o.Interop && isInterop(tx)) || (o.Skip != nil && o.Skip(tx)) {
-			return i, interop
+			return i
 		}
-		interop = interop || isInterop(tx)
 	}
-	return len(list), interop
+	return len(list)
 }
 
 // isInterop tells whether the transaction may execute a message: that needs
@@ -724,6 +705,11 @@ func isInterop(tx *types.Transaction) bool {
 		}
 	}
 	return false
+}
+
+// mayExecute tells whether the transaction declares that it executes messages, or has done so.
+func mayExecute(r SessionResult) bool {
+	return isInterop(r.Tx) || slices.ContainsFunc(r.Receipt.Logs, func(l *types.Log) bool { return l.Address == params.InteropCrossL2InboxAddress })
 }
 
 // Status describes the block so far.
