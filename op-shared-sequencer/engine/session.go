@@ -30,8 +30,9 @@ const (
 	maxCallBytes = 8 << 20
 )
 
-// maxFilled bounds what a fill's answer may decompress to.
-const maxFilled = maxMessage
+// maxFilled bounds what a fill's answer may decompress to: several times a block of 60 Mgas that
+// is full of data or of logs.
+const maxFilled = 64 << 20
 
 // The shapes of the session methods, as op-geth's session API gives them.
 type (
@@ -154,13 +155,14 @@ func (s *clientSession) filledResults(compressed []byte) ([]TxResult, error) {
 	if n, err := snappy.DecodedLen(compressed); err == nil && n > maxFilled {
 		return nil, fmt.Errorf("engine gave %d bytes of transactions, at most %d are taken", n, maxFilled)
 	}
+	const unreadable = "engine gave transactions that cannot be read: is it of another version now? %w"
 	enc, err := snappy.Decode(nil, compressed)
 	if err != nil {
-		return nil, fmt.Errorf("engine gave transactions that cannot be read: %w", err)
+		return nil, fmt.Errorf(unreadable, err)
 	}
 	var txs []filledTx
 	if err := rlp.DecodeBytes(enc, &txs); err != nil {
-		return nil, fmt.Errorf("engine gave transactions that cannot be read: %w", err)
+		return nil, fmt.Errorf(unreadable, err)
 	}
 	out := make([]TxResult, len(txs))
 	for i, tx := range txs {
