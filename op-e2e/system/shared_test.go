@@ -64,6 +64,12 @@ func lockstep(s *scenario) {
 		err   error
 	}
 	results := make(chan outcome)
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer func() { // a failure here must not send bundles into what comes next
+		cancel()
+		for range results {
+		}
+	}()
 	var senders sync.WaitGroup
 	for i, u := range append(append([]devnet.Account(nil), good...), bad...) {
 		isGood, source, dest := i < len(good), uint64(chainA), uint64(chainB)
@@ -72,7 +78,7 @@ func lockstep(s *scenario) {
 		}
 		senders.Go(func() {
 			for {
-				h, err := s.Head(s.ctx, chainA)
+				h, err := s.Head(ctx, chainA)
 				if err == nil && h.Number.Uint64() >= first+slots {
 					return
 				}
@@ -80,7 +86,7 @@ func lockstep(s *scenario) {
 				if !isGood {
 					b, to = s.spoilt(u, source, dest)
 				}
-				st, err := b.Run(s.ctx)
+				st, err := b.Run(ctx)
 				results <- outcome{st, to, isGood, err}
 				if err != nil {
 					return
