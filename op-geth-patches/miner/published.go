@@ -236,7 +236,7 @@ func (miner *Miner) PublishedReceipt(hash common.Hash) (*types.Transaction, *typ
 
 // PublishedNonce is an account's next nonce: after its published transactions, or on the head.
 // Transactions of bundles were never in the pool, and it is some milliseconds behind whenever
-// the head changes. Zero if the head's state is not there, as in a snap sync.
+// the head changes. A state that is not there, as in a snap sync, counts as zero.
 func (miner *Miner) PublishedNonce(from common.Address) uint64 {
 	var next uint64
 	if v := miner.published.look(miner); v != nil {

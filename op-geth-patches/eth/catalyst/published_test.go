@@ -123,6 +123,9 @@ func TestPublished(t *testing.T) {
 	require.Equal(t, "0x0", v.receipt(fails.Hash())["status"])
 	require.EqualValues(t, 1, v.quantity("eth_getTransactionCount", sender, "pending"))
 	require.Zero(t, v.quantity("eth_getTransactionCount", sender, "latest"))
+	var next struct{ Tx struct{ Nonce hexutil.Uint64 } }
+	v.ask(&next, "eth_fillTransaction", map[string]any{"from": sender, "to": to})
+	require.EqualValues(t, 1, next.Tx.Nonce, "as every method that looks for the next nonce")
 	require.NotZero(t, v.quantity("eth_getBalance", to, "pending"))
 	require.Zero(t, v.quantity("eth_getBalance", to, "latest"))
 	var slot common.Hash

@@ -23,7 +23,6 @@ import (
 // publisher is a backend that knows what the operators have agreed on of the next block.
 type publisher interface {
 	PublishedReceipt(hash common.Hash) (*types.Transaction, *types.Receipt, *types.Header)
-	PublishedNonce(from common.Address) uint64
 }
 
 // publishedReceipt is the receipt of a transaction that is agreed on and in no block yet,
@@ -48,13 +47,4 @@ func publishedTransaction(b Backend, hash common.Hash) *types.Transaction {
 		return tx
 	}
 	return nil
-}
-
-// publishedNonce is an account's next nonce, if what is agreed on, or the head, has more of
-// its transactions than the pool knows of.
-func publishedNonce(b Backend, from common.Address, pool uint64) uint64 {
-	if p, ok := b.(publisher); ok {
-		return max(pool, p.PublishedNonce(from))
-	}
-	return pool
 }

@@ -42,3 +42,23 @@ func TestReserve(t *testing.T) {
 		t.Fatalf("%d updates and %d deletes", updates, deletes)
 	}
 }
+
+// With room for them, nodes are put into a set with less than half of the allocations.
+func TestReserveRoom(t *testing.T) {
+	nodes, origins := map[string]*Node{}, map[string][]byte{}
+	for i := range 1000 {
+		path := string([]byte{byte(i >> 8), byte(i)})
+		nodes[path], origins[path] = new(Node), nil
+	}
+	allocations := func(room int) float64 {
+		return testing.AllocsPerRun(10, func() {
+			set := NewNodeSet(common.Hash{})
+			set.Reserve(room)
+			maps.Copy(set.Nodes, nodes)
+			maps.Copy(set.Origins, origins)
+		})
+	}
+	if none, with := allocations(0), allocations(len(nodes)); with > none/2 {
+		t.Fatalf("%v allocations without room, %v with it", none, with)
+	}
+}
