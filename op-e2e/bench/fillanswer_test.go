@@ -1,9 +1,6 @@
 package bench
 
 import (
-	"context"
-	"crypto/sha256"
-	"encoding/binary"
 	"encoding/json"
 	"net/http/httptest"
 	"strings"
@@ -17,6 +14,8 @@ import (
 	"github.com/ethereum/go-ethereum/eth/catalyst"
 	"github.com/ethereum/go-ethereum/rlp"
 	"github.com/ethereum/go-ethereum/rpc"
+
+	"github.com/op-shared-sequencer/op-shared-sequencer/op-shared-sequencer/engine/enginetest"
 )
 
 // fillAnswer answers as op-geth does after a fill, and as it would without compression.
@@ -39,20 +38,19 @@ func (f fillAnswer) Plain() (*catalyst.SessionFilled, error) {
 // transfers, to the same in another process, over a WebSocket as an operator has it.
 func BenchmarkFillAnswer(b *testing.B) {
 	var f fillAnswer
+	chain := enginetest.NewChain(901, engineAccounts)
 	token := common.HexToAddress("0x7000000000000000000000000000000000000007")
-	for i := range uint64(1174) {
-		// What does not repeat in them: two addresses, a signature, an amount.
-		random := sha256.Sum256(binary.BigEndian.AppendUint64(nil, i))
-		more := sha256.Sum256(random[:])
+	for i := range 1174 {
 		var call [68]byte
 		copy(call[:], []byte{0xa9, 0x05, 0x9c, 0xbb})
-		copy(call[16:36], random[:])
+		to := enginetest.Recipient(i)
+		copy(call[16:36], to[:])
 		call[67] = byte(i)
-		raw := append([]byte{2, 0xf8, 0xb2, 0x82, 3, 0x85, 7, 0x0f, 0x42, 0x40, 0x85, 4, 0xa8, 0x17, 0xc8, 0}, token[:]...)
-		raw = append(append(append(raw, call[:]...), random[:]...), more[:]...)
+		raw := chain.Call(i%engineAccounts, uint64(i/engineAccounts), token, call[:], 60_000)
+		from := chain.Accounts[i%engineAccounts].Addr
 		transfer := common.HexToHash("0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef")
-		f.txs = append(f.txs, catalyst.SessionFilledTx{Raw: raw, Status: 1, GasUsed: 51_000, TxIndex: i, FirstLog: i, Logs: []*types.Log{{
-			Address: token, Topics: []common.Hash{transfer, common.BytesToHash(more[:20]), common.BytesToHash(random[:20])}, Data: call[36:],
+		f.txs = append(f.txs, catalyst.SessionFilledTx{Raw: raw, Status: 1, GasUsed: 51_000, TxIndex: uint64(i), FirstLog: uint64(i), Logs: []*types.Log{{
+			Address: token, Topics: []common.Hash{transfer, common.BytesToHash(from[:]), common.BytesToHash(to[:])}, Data: call[36:],
 		}}})
 	}
 	server := rpc.NewServer()
@@ -68,7 +66,7 @@ func BenchmarkFillAnswer(b *testing.B) {
 		return func(b *testing.B) {
 			for b.Loop() {
 				var answer json.RawMessage
-				require.NoError(b, c.CallContext(context.Background(), &answer, method))
+				require.NoError(b, c.CallContext(b.Context(), &answer, method))
 				var filled catalyst.SessionFilled
 				require.NoError(b, json.Unmarshal(answer, &filled))
 				enc, err := decompress(filled.Transactions)
